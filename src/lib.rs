@@ -1,0 +1,7 @@
+//! turnserver.
+pub mod time;
+pub mod turn;
+pub mod wire;
+
+#[cfg(feature = "server")]
+pub mod cli;

@@ -1,0 +1,81 @@
+//! Time-limited HMAC credentials: minted here, verified here, and nowhere else.
+//!
+//! The user name says when it ends: `<unix expiry>:<user>`, or the bare expiry. The password is
+//! base64(HMAC-SHA1(secret, user name)), byte for byte as coturn's `use-auth-secret` and
+//! draft-uberti-behave-turn-rest-00 have it, so every server that holds the secret can mint and any can verify.
+//! Never stores anything; a secret is wiped when dropped and never shown.
+#![forbid(unsafe_code)]
+
+use crate::time::{Duration, UnixSeconds};
+use crate::wire::integrity::hmac_sha1;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use core::fmt;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// A shared secret of the TURN REST scheme.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct Secret(Box<[u8]>);
+
+impl Secret {
+    /// The secret whose bytes are those of `text`.
+    pub fn new(text: &str) -> Self {
+        Self(text.as_bytes().into())
+    }
+
+    /// The bytes. Whoever asks must not show them.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// The separator between the expiry and the user.
+pub const SEPARATOR: char = ':';
+
+/// A credential made for somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Minted {
+    /// `<expiry>:<user>`, or the bare expiry.
+    pub username: String,
+    /// base64(HMAC-SHA1(secret, username)).
+    pub password: String,
+    /// When it ends.
+    pub expires: UnixSeconds,
+}
+
+/// Makes a credential that lives for `ttl` from `now`. An empty or absent user gives a bare expiry.
+pub fn mint(secret: &Secret, user: Option<&str>, ttl: Duration, now: UnixSeconds) -> Minted {
+    let expires = UnixSeconds(now.0.saturating_add(ttl.as_secs()));
+    let username = match user {
+        Some(user) if !user.is_empty() => format!("{}{SEPARATOR}{user}", expires.0),
+        _ => expires.0.to_string(),
+    };
+    let password = password(secret, &username);
+    Minted { username, password, expires }
+}
+
+/// The password that belongs to a time-limited user name.
+pub fn password(secret: &Secret, username: &str) -> String {
+    STANDARD.encode(hmac_sha1(secret.expose(), &[username.as_bytes()]))
+}
+
+/// When a user name says it ends; `None` when it does not start with a number that ends at the first separator.
+pub fn expiry(username: &str) -> Option<UnixSeconds> {
+    let digits = username.split(SEPARATOR).next()?;
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| digits.parse().ok().map(UnixSeconds)).flatten()
+}
+
+/// The user behind a user name, as quotas count: what follows the expiry, or the whole name.
+pub fn user(username: &str) -> &str {
+    match username.split_once(SEPARATOR) {
+        Some((_, user)) if !user.is_empty() && expiry(username).is_some() => user,
+        _ => username,
+    }
+}

@@ -1,0 +1,235 @@
+//! Every "no" the core can say, in one file: what goes on the wire, what the metrics call it, what a person reads.
+#![forbid(unsafe_code)]
+
+use crate::wire::codes::ErrorCode;
+
+/// A request that gets an error response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// An attribute is missing or has an impossible value.
+    BadRequest,
+    /// No credential, an unknown user, or a wrong password: told apart in the metrics only.
+    Unauthenticated(AuthFailure),
+    /// The nonce is too old, or was given to somebody else.
+    StaleNonce,
+    /// Comprehension-required attributes that this server does not know.
+    UnknownAttributes,
+    /// No allocation on this 5-tuple, or one already.
+    AllocationMismatch,
+    /// Another user's allocation.
+    WrongCredentials,
+    /// The peer address is one this server does not relay to.
+    PeerForbidden,
+    /// A relay address of this family is not to be had here.
+    FamilyNotSupported,
+    /// A peer of the other family than the relay address.
+    PeerFamilyMismatch,
+    /// A relay protocol other than UDP.
+    UnsupportedTransport,
+    /// The user, or the server, has as many allocations as the configuration permits.
+    QuotaReached,
+    /// No relay port, no file descriptor, or a table of the allocation is full.
+    InsufficientCapacity,
+    /// The operating system would not make the relay socket.
+    ServerError,
+}
+
+impl Refusal {
+    /// The code on the wire.
+    pub const fn code(self) -> ErrorCode {
+        match self {
+            Self::BadRequest => ErrorCode::BAD_REQUEST,
+            Self::Unauthenticated(_) => ErrorCode::UNAUTHENTICATED,
+            Self::StaleNonce => ErrorCode::STALE_NONCE,
+            Self::UnknownAttributes => ErrorCode::UNKNOWN_ATTRIBUTE,
+            Self::AllocationMismatch => ErrorCode::ALLOCATION_MISMATCH,
+            Self::WrongCredentials => ErrorCode::WRONG_CREDENTIALS,
+            Self::PeerForbidden => ErrorCode::FORBIDDEN,
+            Self::FamilyNotSupported => ErrorCode::ADDRESS_FAMILY_NOT_SUPPORTED,
+            Self::PeerFamilyMismatch => ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH,
+            Self::UnsupportedTransport => ErrorCode::UNSUPPORTED_TRANSPORT,
+            Self::QuotaReached => ErrorCode::ALLOCATION_QUOTA_REACHED,
+            Self::InsufficientCapacity => ErrorCode::INSUFFICIENT_CAPACITY,
+            Self::ServerError => ErrorCode::SERVER_ERROR,
+        }
+    }
+
+    /// The reason phrase. Empty where nobody is authenticated: a challenge must stay small (no amplification).
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::BadRequest | Self::Unauthenticated(_) | Self::StaleNonce => "",
+            Self::UnknownAttributes => "Unknown Attribute",
+            Self::AllocationMismatch => "Allocation Mismatch",
+            Self::WrongCredentials => "Wrong Credentials",
+            Self::PeerForbidden => "Forbidden",
+            Self::FamilyNotSupported => "Address Family not Supported",
+            Self::PeerFamilyMismatch => "Peer Address Family Mismatch",
+            Self::UnsupportedTransport => "Unsupported Transport Protocol",
+            Self::QuotaReached => "Allocation Quota Reached",
+            Self::InsufficientCapacity => "Insufficient Capacity",
+            Self::ServerError => "Server Error",
+        }
+    }
+}
+
+/// Why a request is not authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AuthFailure {
+    /// No integrity attribute: the ordinary first step of every client.
+    Missing,
+    /// Neither a static user nor a time-limited name.
+    UnknownUser,
+    /// No secret, or the password, gives this integrity value.
+    WrongPassword,
+    /// The time-limited name has run out.
+    Expired,
+    /// The time-limited name lives longer than `auth.max_ttl` permits.
+    TtlTooLong,
+    /// The realm is not this server's.
+    WrongRealm,
+}
+
+impl AuthFailure {
+    /// Every value, in the order of the metrics.
+    pub const ALL: [Self; 6] =
+        [Self::Missing, Self::UnknownUser, Self::WrongPassword, Self::Expired, Self::TtlTooLong, Self::WrongRealm];
+
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::UnknownUser => "unknown_user",
+            Self::WrongPassword => "wrong_password",
+            Self::Expired => "expired",
+            Self::TtlTooLong => "ttl_too_long",
+            Self::WrongRealm => "wrong_realm",
+        }
+    }
+}
+
+/// Why a packet goes nowhere and is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Dropped {
+    /// Neither STUN nor ChannelData.
+    Noise,
+    /// STUN whose structure is broken.
+    Malformed,
+    /// STUN without the magic cookie (RFC 3489).
+    ClassicStun,
+    /// FINGERPRINT present and wrong.
+    Fingerprint,
+    /// A response, or an indication that clients do not send.
+    Unexpected,
+    /// A method this server does not have.
+    UnknownMethod,
+    /// ChannelData shorter than its length, or with a number outside 0x4000–0x4FFF.
+    BadChannelData,
+    /// A Send indication without peer address or data, or with an unknown required attribute.
+    BadIndication,
+    /// Data from a client without an allocation.
+    NoAllocation,
+    /// The channel is not bound.
+    NoChannel,
+    /// The peer has no live permission.
+    NoPermission,
+    /// The peer is one this server does not relay to.
+    PeerDenied,
+    /// One of this server's own relay ports that no allocation lives on.
+    NoRelay,
+    /// The source cannot be answered (port 0) or claims to be one of our own addresses.
+    BadSource,
+    /// More unauthenticated requests from one network than `limits.unauthenticated_per_ip`.
+    UnauthenticatedLimit,
+    /// More than the allocation's, or the server's, bandwidth.
+    Bandwidth,
+    /// Larger than any datagram, or than the slot it came in.
+    TooLarge,
+    /// The operating system had no room for it.
+    SendBuffer,
+    /// The operating system refused to send it: no route, a filter, an unreachable peer.
+    SendFailed,
+    /// The client's connection does not take more bytes.
+    SlowClient,
+    /// The answer did not fit.
+    Overflow,
+}
+
+impl Dropped {
+    /// Every value, in the order of the metrics.
+    pub const ALL: [Self; 21] = [
+        Self::Noise,
+        Self::Malformed,
+        Self::ClassicStun,
+        Self::Fingerprint,
+        Self::Unexpected,
+        Self::UnknownMethod,
+        Self::BadChannelData,
+        Self::BadIndication,
+        Self::NoAllocation,
+        Self::NoChannel,
+        Self::NoPermission,
+        Self::PeerDenied,
+        Self::NoRelay,
+        Self::BadSource,
+        Self::UnauthenticatedLimit,
+        Self::Bandwidth,
+        Self::TooLarge,
+        Self::SendBuffer,
+        Self::SendFailed,
+        Self::SlowClient,
+        Self::Overflow,
+    ];
+
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Noise => "noise",
+            Self::Malformed => "malformed",
+            Self::ClassicStun => "classic_stun",
+            Self::Fingerprint => "fingerprint",
+            Self::Unexpected => "unexpected",
+            Self::UnknownMethod => "unknown_method",
+            Self::BadChannelData => "bad_channel_data",
+            Self::BadIndication => "bad_indication",
+            Self::NoAllocation => "no_allocation",
+            Self::NoChannel => "no_channel",
+            Self::NoPermission => "no_permission",
+            Self::PeerDenied => "peer_denied",
+            Self::NoRelay => "no_relay",
+            Self::BadSource => "bad_source",
+            Self::UnauthenticatedLimit => "unauthenticated_limit",
+            Self::Bandwidth => "bandwidth",
+            Self::TooLarge => "too_large",
+            Self::SendBuffer => "send_buffer",
+            Self::SendFailed => "send_failed",
+            Self::SlowClient => "slow_client",
+            Self::Overflow => "overflow",
+        }
+    }
+}
+
+/// Why an allocation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ended {
+    /// Refresh with lifetime 0.
+    Released,
+    /// Not refreshed in time.
+    Expired,
+    /// The client's TCP connection closed.
+    Disconnected,
+    /// The running policy no longer permits it.
+    Revoked,
+}
+
+impl Ended {
+    /// The word in the log.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Expired => "expired",
+            Self::Disconnected => "disconnected",
+            Self::Revoked => "revoked",
+        }
+    }
+}
