@@ -24,12 +24,12 @@ impl Wheel {
         Self { slots: vec![Vec::new(); SLOTS as usize], next: now.as_secs(), entries: 0 }
     }
 
-    /// Promises to name `id` in the first whole second after `at`. Returns that second.
+    /// Promises to name `id` in the first whole second after `at`, or sooner when that is further away than the wheel
+    /// reaches. Returns the second in which it will.
     pub(super) fn insert(&mut self, id: RelayId, at: Instant) -> u64 {
         // `next` itself may have been looked at already in this very second.
-        let due = (at.as_secs() + 1).max(self.next);
-        let slot = due.min(self.next + SLOTS - 1);
-        self.slots[(slot % SLOTS) as usize].push(id);
+        let due = (at.as_secs() + 1).clamp(self.next, self.next + SLOTS - 1);
+        self.slots[(due % SLOTS) as usize].push(id);
         self.entries += 1;
         due
     }
