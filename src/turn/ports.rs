@@ -132,13 +132,16 @@ impl Ports {
 
     fn take_from(&mut self, index: usize, now: Instant, want: Want, user: &str, rng: &mut ChaCha12Rng) -> Option<u16> {
         let pool = &mut self.pools[index];
-        pool.wake(now, want != Want::Any);
-        let port = match want {
-            Want::Any => pool.draw(rng, |_, _| true)?,
-            Want::Even | Want::Reserved(_) => pool.draw(rng, |_, port| port % 2 == 0)?,
-            Want::Pair(_) => pool
-                .draw(rng, |pool, port| port % 2 == 0 && port.checked_add(1).is_some_and(|next| pool.is_free(next)))?,
+        let fits = |pool: &Pool, port: u16| match want {
+            Want::Any => true,
+            Want::Even | Want::Reserved(_) => port.is_multiple_of(2),
+            Want::Pair(_) => port.is_multiple_of(2) && port.checked_add(1).is_some_and(|next| pool.is_free(next)),
         };
+        pool.wake(now);
+        let port = pool.draw(rng, fits).or_else(|| {
+            pool.wake_until(|pool, port| pool.is_free(port) && fits(pool, port));
+            pool.draw(rng, fits)
+        })?;
         if let Want::Pair(token) = want {
             let next = port + 1;
             if self.reservations.len() >= MAX_RESERVATIONS {
@@ -162,15 +165,24 @@ impl Ports {
 }
 
 impl Pool {
-    /// Ends the rest of the ports whose time is over; when nothing else is free or a port of one kind is wanted, of
-    /// all the others too, oldest first.
-    fn wake(&mut self, now: Instant, all: bool) {
+    /// Ends the rest of the ports whose time is over.
+    fn wake(&mut self, now: Instant) {
         while let Some((port, until)) = self.resting.front().copied() {
-            if until > now && !self.free.is_empty() && !(all && self.free.len() < 64) {
+            if until > now {
                 break;
             }
             self.resting.pop_front();
             self.insert(port);
+        }
+    }
+
+    /// Ends the rest of one port after the other, oldest first, until one of them, or the even one before it, will do.
+    fn wake_until(&mut self, will_do: impl Fn(&Self, u16) -> bool) {
+        while let Some((port, _)) = self.resting.pop_front() {
+            self.insert(port);
+            if will_do(self, port) || will_do(self, port & !1) {
+                break;
+            }
         }
     }
 
@@ -187,7 +199,8 @@ impl Pool {
     }
 
     fn is_free(&self, port: u16) -> bool {
-        self.place.get(usize::from(port - self.first)).is_some_and(|place| *place != NOWHERE)
+        let at = port.checked_sub(self.first).map(usize::from);
+        at.and_then(|at| self.place.get(at)).is_some_and(|place| *place != NOWHERE)
     }
 
     fn insert(&mut self, port: u16) {
