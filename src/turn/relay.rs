@@ -6,7 +6,7 @@
 
 use super::peers::Destination;
 use super::refusal::Dropped;
-use super::server::Server;
+use super::server::{Server, is_understood};
 use super::{FiveTuple, RelayId, Verdict, is_over};
 use crate::time::Now;
 use crate::wire::Packet;
@@ -15,16 +15,6 @@ use crate::wire::codes::{Attribute, Class, MAGIC_COOKIE, Method, message_type};
 use crate::wire::stun::{Family, Message, TransactionId, xor_address_value};
 use core::net::SocketAddr;
 use rand_chacha::rand_core::Rng;
-
-/// The attributes of a Send indication that a client may require us to know.
-const UNDERSTOOD: &[Attribute] = &[
-    Attribute::XOR_PEER_ADDRESS,
-    Attribute::DATA,
-    Attribute::USERNAME,
-    Attribute::REALM,
-    Attribute::NONCE,
-    Attribute::MESSAGE_INTEGRITY,
-];
 
 impl Server {
     /// ChannelData from a client.
@@ -52,7 +42,7 @@ impl Server {
         let peer = message.xor_address(Attribute::XOR_PEER_ADDRESS);
         let data = message.range(Attribute::DATA);
         let (Some(Ok(peer)), Some(data)) = (peer, data) else { return Dropped::BadIndication.into() };
-        if message.unknown_required(UNDERSTOOD).next().is_some() {
+        if !is_understood(&message) {
             return Dropped::BadIndication.into();
         }
         let Some(id) = self.table.find(tuple) else { return Dropped::NoAllocation.into() };

@@ -394,7 +394,7 @@ fn is_welcome(policy: &Policy, allocation: &Allocation) -> bool {
     }
 }
 
-fn is_understood(message: &Message<'_>) -> bool {
+pub(super) fn is_understood(message: &Message<'_>) -> bool {
     message.unknown_required(UNDERSTOOD).next().is_none()
 }
 
