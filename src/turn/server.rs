@@ -237,6 +237,8 @@ impl Server {
         let result = match decided {
             Ok(Some(body)) => Ok(body),
             Ok(None) => return Ok(None),
+            // A challenge is never signed: whoever gets one is not known, or not any more.
+            Err(refusal @ Refusal::Unauthenticated(_)) => return Ok(Some(Answer { key: None, result: Err(refusal) })),
             Err(refusal) => Err(refusal),
         };
         Ok(Some(Answer { key: Some(asker.key), result }))
