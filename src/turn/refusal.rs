@@ -57,8 +57,7 @@ impl Refusal {
     /// The reason phrase. Empty where nobody is authenticated: a challenge must stay small (no amplification).
     pub const fn reason(self) -> &'static str {
         match self {
-            Self::BadRequest | Self::Unauthenticated(_) | Self::StaleNonce => "",
-            Self::UnknownAttributes => "Unknown Attribute",
+            Self::BadRequest | Self::Unauthenticated(_) | Self::StaleNonce | Self::UnknownAttributes => "",
             Self::AllocationMismatch => "Allocation Mismatch",
             Self::WrongCredentials => "Wrong Credentials",
             Self::PeerForbidden => "Forbidden",

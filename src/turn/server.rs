@@ -14,7 +14,7 @@ use super::tally::{Tally, Transport};
 use super::wheel::Wheel;
 use super::{Effect, FiveTuple, Input, Path, RelayId, Verdict, is_over};
 use crate::time::{Duration, Instant, Now};
-use crate::wire::codes::{Attribute, Class, Method};
+use crate::wire::codes::{Attribute, Class, HEADER, Method};
 use crate::wire::integrity::{Algorithm, Key};
 use crate::wire::reply::Reply;
 use crate::wire::stun::{Malformed, Message, TransactionId};
@@ -57,6 +57,9 @@ const UNDERSTOOD: &[Attribute] = &[
     Attribute::RESERVATION_TOKEN,
 ];
 
+/// The shortest request that is challenged, in bytes: an Allocate with the one attribute it needs. Shorter ones get 400,
+/// where RFC 8489 §9.2.4 would challenge them: a challenge of four times the question is what reflectors are made of.
+const MIN_CHALLENGED: usize = HEADER + 8;
 /// Attributes named in one UNKNOWN-ATTRIBUTES at most: more would only make the answer longer.
 const MAX_UNKNOWN: usize = 32;
 /// SOFTWARE of authenticated answers; without a version, which would tell attackers what to try (RFC 8656 §21.1.6).
@@ -227,6 +230,9 @@ impl Server {
         let known = self.live(now, tuple, effects).and_then(|id| self.table.get(id));
         let asker = match auth::authenticate(&self.policy, now, tuple, message, known) {
             Ok(asker) => asker,
+            Err(Refusal::Unauthenticated(AuthFailure::Missing)) if is_short(message) => {
+                return Ok(Some(Answer { key: None, result: Err(Refusal::BadRequest) }));
+            }
             Err(refusal) => return Ok(Some(Answer { key: None, result: Err(refusal) })),
         };
         let decided = match chapter {
@@ -398,6 +404,12 @@ fn is_welcome(policy: &Policy, allocation: &Allocation) -> bool {
 
 pub(super) fn is_understood(message: &Message<'_>) -> bool {
     message.unknown_required(UNDERSTOOD).next().is_none()
+}
+
+/// Whether the message is shorter than any that deserves a challenge. A FINGERPRINT buys nothing: the answer has one, too.
+fn is_short(message: &Message<'_>) -> bool {
+    let fingerprint = if message.has_fingerprint() { 8 } else { 0 };
+    message.len() < MIN_CHALLENGED + fingerprint
 }
 
 /// The unknown attributes of the request in `packet`, read again before the answer overwrites it.

@@ -109,6 +109,12 @@ impl<'a> Message<'a> {
         Ok(message)
     }
 
+    /// The length of the whole message in bytes.
+    #[expect(clippy::len_without_is_empty, reason = "a message has at least its header")]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Walks over all attributes once: checks that they fit, and finds the three that end the readable part.
     fn scan(&mut self) -> Result<(), Malformed> {
         let mut at = HEADER;
