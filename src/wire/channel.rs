@@ -2,6 +2,7 @@
 //!
 //! Over a stream a message is padded to four bytes and the length does not count the padding; over datagrams whatever
 //! follows the payload is ignored (§12.5).
+#![forbid(unsafe_code)]
 
 use core::fmt;
 

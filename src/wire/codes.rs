@@ -1,6 +1,7 @@
 //! The numbers of the STUN and TURN registries: methods, attributes, error codes.
 //!
 //! Owns the tables and nothing else: RFC 8489 §18, RFC 8656 §18, RFC 6062 §6, RFC 5780 §7, RFC 8016 §5, RFC 7635 §6.
+#![forbid(unsafe_code)]
 
 use core::fmt;
 

@@ -2,6 +2,7 @@
 //!
 //! A [`Key`] is wiped when dropped and never shows its bytes. Every comparison of secret bytes takes the same time
 //! wherever they differ. SHA-1 is what every TURN client speaks; [`Algorithm`] is where SHA-256 stands beside it.
+#![forbid(unsafe_code)]
 
 use core::fmt;
 use hmac::{Hmac, KeyInit, Mac};

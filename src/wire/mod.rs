@@ -3,6 +3,7 @@
 //! Everything here is a view of bytes somebody else owns. A message is parsed once, by [`stun::Message::parse`]; what
 //! comes after trusts the slices and checks no length again. Never allocates, logs or reads a clock, and never knows
 //! what a permission is. No input makes any function here panic.
+#![forbid(unsafe_code)]
 
 pub mod channel;
 pub mod codes;

@@ -2,6 +2,7 @@
 //!
 //! Owns the borders of the packet inside its buffer. Framing moves a border and writes the head in place, so the
 //! payload of a relayed packet is never copied. Never grows: the buffer is what the caller gave.
+#![forbid(unsafe_code)]
 
 use core::ops::Range;
 

@@ -2,6 +2,7 @@
 //!
 //! Keeps the length field true after every attribute, pads with zeros (RFC 8489 §14), and never allocates. What does
 //! not fit makes [`Reply::finish`] return `None`; nothing is ever cut in the middle.
+#![forbid(unsafe_code)]
 
 use super::codes::{Attribute, Class, ErrorCode, HEADER, MAGIC_COOKIE, Method, message_type};
 use super::integrity::{self, Algorithm, Key, SHA1_LEN, SHA256_LEN};

@@ -2,6 +2,7 @@
 //!
 //! Owns nothing: it looks at the bytes received so far and says where the first message ends. The message types share
 //! one rule: the length is in bytes 2–3, and every message starts at a multiple of four.
+#![forbid(unsafe_code)]
 
 use super::{channel, codes};
 

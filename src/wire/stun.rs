@@ -4,6 +4,7 @@
 //! FINGERPRINT, if there is one, is last and true (RFC 8489 §5, §14.7). What stands after MESSAGE-INTEGRITY does not
 //! exist for the reader (§9): nobody signed it. Of equal attributes the first counts (§14). Never allocates; never decides
 //! who may do what.
+#![forbid(unsafe_code)]
 
 use super::codes::{Attribute, Class, HEADER, MAGIC_COOKIE, Method, split_type};
 use super::integrity::{self, Algorithm, Key, SHA1_LEN, SHA256_LEN};
