@@ -1,0 +1,343 @@
+//! Long-term credentials, RFC 8489 §9.2, and time-limited ones.
+
+use crate::support::*;
+use std::collections::BTreeSet;
+use turnserver::turn::FiveTuple;
+use turnserver::turn::credential::{self, Secret};
+use turnserver::turn::refusal::AuthFailure;
+use turnserver::turn::tally::Transport;
+use turnserver::wire::codes::{Attribute, Method};
+
+#[test]
+fn a01_l01_without_a_signature_one_is_told_realm_and_nonce_and_no_more() {
+    let mut t = Turn::new();
+    t.joins("alice");
+    for method in [Method::ALLOCATE, Method::REFRESH, Method::CREATE_PERMISSION, Method::CHANNEL_BIND] {
+        let outcome = t.says(request(method).with(Attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]).unsigned());
+        let outcome = outcome.hears(error(401)).unsigned();
+        assert_eq!(outcome.attributes(), [Attribute::ERROR_CODE, Attribute::REALM, Attribute::NONCE]);
+        assert_eq!(outcome.get(Attribute::REALM), Some(REALM.into()));
+    }
+    t.is_as_new();
+}
+
+#[test]
+fn a02_two_ports_never_get_the_same_nonce() {
+    let mut t = Turn::new();
+    let nonces: BTreeSet<_> = (1..=10_000).map(|port| nonce_for(&mut t, &format!("30.0.0.1:{port}"))).collect();
+    assert_eq!(nonces.len(), 10_000);
+}
+
+#[test]
+fn a03_a04_a05_a_nonce_begins_with_the_cookie_and_promises_no_feature() {
+    let mut t = Turn::new();
+    let nonce = nonce_for(&mut t, "30.0.0.1:1");
+    assert!(nonce.starts_with(b"obMatJos2AAAA"));
+    assert!(nonce.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte)));
+}
+
+#[test]
+fn a06_a07_a08_a_signature_without_name_realm_or_nonce_is_a_bad_request() {
+    let mut t = Turn::new();
+    t.joins("alice").learns_a_nonce();
+    for missing in [Attribute::USERNAME, Attribute::REALM, Attribute::NONCE] {
+        let outcome = t.says(allocate().without(missing)).hears(error(400)).unsigned();
+        assert_eq!(outcome.attributes(), [Attribute::ERROR_CODE]);
+    }
+    t.is_as_new();
+}
+
+#[test]
+fn a13_a14_a_wrong_password_is_told_like_an_unknown_user() {
+    let mut t = Turn::new();
+    t.joins("alice").learns_a_nonce();
+    let wrong = t.says(allocate().by_user("alice", "wrong")).hears(error(401)).unsigned();
+    let flipped = t.says(allocate().forged()).hears(error(401)).unsigned();
+    let unknown = t.says(allocate().by_user("nobody", "wrong")).hears(error(401)).unsigned();
+    let expired = t.says(allocate().by_user("1:alice", "wrong")).hears(error(401)).unsigned();
+    for other in [&flipped, &unknown, &expired] {
+        assert_eq!(wrong.bytes[..8], other.bytes[..8]);
+        assert_eq!(wrong.bytes[20..], other.bytes[20..], "but for the transaction, not one byte differs");
+    }
+    let failures = |why: AuthFailure| t.tally.auth_failures[why as usize].get();
+    assert_eq!((failures(AuthFailure::WrongPassword), failures(AuthFailure::UnknownUser)), (3, 1));
+    t.is_as_new();
+}
+
+#[test]
+fn a15_a27_a_nonce_is_good_for_an_hour_and_the_next_one_at_once() {
+    let mut t = Turn::allocated("alice");
+    t.says(refresh_for(3600)).hears(success());
+    t.waits(minutes(59));
+    t.says(refresh_for(3600)).hears(success());
+    t.waits(minutes(1) + seconds(1));
+    t.says(refresh_for(3600)).hears(error(438)).unsigned();
+    t.says(refresh_for(3600)).hears(success());
+}
+
+#[test]
+fn a16_a_wrong_password_with_a_stale_nonce_is_a_wrong_password() {
+    let mut t = Turn::new();
+    t.joins("alice").learns_a_nonce();
+    t.waits(minutes(61));
+    t.says(allocate().by_user("alice", "wrong")).hears(error(401));
+}
+
+#[test]
+fn a17_t12_whoever_is_known_gets_signed_answers_good_and_bad() {
+    let mut t = Turn::new();
+    t.joins("alice").learns_a_nonce();
+    t.says(refresh()).hears(error(437)).signed();
+    t.says(request(Method::ALLOCATE)).hears(error(400)).signed();
+    t.says(allocate()).hears(success()).signed();
+    t.says(allocate()).hears(error(437)).signed();
+    t.says(create_permission(&[PRIVATE])).hears(error(403)).signed();
+    t.says(create_permission(&[PEER_V6])).hears(error(443)).signed();
+    t.says(channel_bind(0x3FFF, PEER_A)).hears(error(400)).signed();
+    t.says(channel_bind(0x4000, PEER_A)).hears(success()).signed();
+    t.says(refresh().by_user("bob", &password_of("bob"))).hears(error(441)).signed();
+}
+
+#[test]
+fn a19_a_yes_repeats_nothing_of_the_credential() {
+    let mut t = Turn::new();
+    t.joins("alice").learns_a_nonce();
+    let all = [
+        t.says(allocate()).hears(success()),
+        t.says(refresh()).hears(success()),
+        t.says(create_permission(&[PEER_A])).hears(success()),
+        t.says(channel_bind(0x4000, PEER_A)).hears(success()),
+    ];
+    for attribute in [Attribute::REALM, Attribute::NONCE, Attribute::USERNAME, Attribute::USERHASH] {
+        assert!(all.iter().all(|outcome| outcome.get(attribute).is_none()));
+    }
+}
+
+#[test]
+fn a24_a_name_outside_ascii_is_a_name() {
+    let (user, password) = ("マトリックス", "TheMatrIX");
+    let mut t = Turn::with(|world| {
+        let key = turnserver::wire::integrity::Key::md5(user, REALM, password);
+        world.policy.auth.users.insert(user.into(), key);
+    });
+    t.joins_as("neo", user, password, Transport::Udp).allocates().signed();
+}
+
+#[test]
+fn a25_another_realm_is_told_the_right_one() {
+    let mut t = Turn::new();
+    t.joins("alice").learns_a_nonce();
+    let outcome = t.says(allocate().but(Attribute::REALM, b"example.net")).hears(error(401));
+    assert_eq!(outcome.get(Attribute::REALM), Some(REALM.into()));
+}
+
+#[test]
+fn a26_an_indication_is_not_authenticated_and_needs_not_be() {
+    let mut t = Turn::allocated("alice");
+    t.says(create_permission(&[PEER_A])).hears(success());
+    t.says(send(PEER_A, b"hello").with(Attribute::MESSAGE_INTEGRITY, &[7; 20])).reaches(PEER_A, b"hello");
+}
+
+#[test]
+fn a28_neither_passwords_nor_secrets_show_in_debug_output() {
+    let t = Turn::allocated("alice");
+    let shown = format!("{:?} {:?}", t.policy, t.server);
+    let key = turnserver::wire::integrity::Key::md5("alice", REALM, &password_of("alice"));
+    for hidden in [password_of("alice"), SECRET.into(), "a key for nonces".into(), format!("{:?}", key.expose())] {
+        assert!(!shown.contains(&hidden));
+    }
+}
+
+#[test]
+fn a30_a_nonce_works_for_its_address_and_port_alone() {
+    let mut t = Turn::new();
+    t.joins("alice").learns_a_nonce();
+    let nonce = t.first().party().nonce.clone();
+    let own = t.first().party().path.tuple;
+    let mut other_port = own.client;
+    other_port.set_port(own.client.port() + 1);
+    let mut other_host = own.client;
+    other_host.set_ip("30.9.9.9".parse().unwrap());
+    for client in [other_port, other_host] {
+        let mut thief = t.joins_at("thief", "alice", &password_of("alice"), FiveTuple { client, ..own });
+        thief.learns_a_nonce();
+        thief.says(allocate().but(Attribute::NONCE, &nonce)).hears(error(438));
+        thief.says(allocate()).hears(success());
+    }
+    t.first().says(allocate().but(Attribute::NONCE, &nonce)).hears(success());
+}
+
+#[test]
+fn a30_f42_another_server_with_the_same_nonce_key_takes_the_nonce() {
+    let mut one = Turn::new();
+    let nonce = nonce_for(&mut one, "30.0.0.0:4000");
+    let mut two = Turn::new();
+    two.joins("alice").learns_a_nonce();
+    assert_eq!(two.first().party().path.tuple.client.to_string(), "30.0.0.0:4000");
+    two.says(allocate().but(Attribute::NONCE, &nonce)).hears(success());
+}
+
+#[test]
+fn a30_no_changed_or_invented_nonce_is_taken() {
+    let mut t = Turn::new();
+    t.joins("alice").learns_a_nonce();
+    let nonce = t.first().party().nonce.clone();
+    for at in 0..nonce.len() {
+        let mut changed = nonce.clone();
+        changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+        t.says(allocate().but(Attribute::NONCE, &changed)).hears(error(438));
+    }
+    for invented in [&b""[..], b"obMatJos2AAAA", b"nonce", &[0xFF; 29], &[b'A'; 700]] {
+        t.says(allocate().but(Attribute::NONCE, invented)).hears(error(438));
+    }
+    t.is_as_new();
+}
+
+#[test]
+fn a31_after_a_new_nonce_key_each_client_needs_one_more_round() {
+    let mut t = Turn::allocated("alice");
+    t.reloads(|world| world.policy.auth.nonce_key = Secret::new("another"));
+    t.says(refresh()).hears(error(438));
+    t.says(refresh()).hears(success());
+}
+
+#[test]
+fn a32_a_credential_with_an_expiry_is_good_until_then() {
+    let mut t = Turn::new();
+    let (user, password) = minted(&t, "dave", minutes(10));
+    t.joins_as("dave", &user, &password, Transport::Udp).allocates();
+    t.joins_as("eve", &user, &password, Transport::Udp).learns_a_nonce();
+    t.waits(minutes(10) - seconds(1));
+    t.client("eve").says(allocate()).hears(success());
+    t.joins_as("frank", &user, &password, Transport::Udp).learns_a_nonce();
+    t.waits(seconds(1));
+    t.client("frank").says(allocate()).hears(error(401));
+}
+
+#[test]
+fn a32_a_bare_expiry_is_a_name_too() {
+    let mut t = Turn::new();
+    let user = (t.now.unix.0 + 60).to_string();
+    let password = credential::password(&Secret::new(SECRET), &user);
+    t.joins_as("dave", &user, &password, Transport::Udp).allocates();
+}
+
+#[test]
+fn a32_a_name_without_a_sound_expiry_is_nobody() {
+    let mut t = Turn::new();
+    let now = t.now.unix.0;
+    let names = [
+        "".into(),
+        ":".into(),
+        ":dave".into(),
+        "dave".into(),
+        "-1:dave".into(),
+        format!("+{now}:dave"),
+        format!(" {}:dave", now + 60),
+        format!("{}x:dave", now + 60),
+        "9223372036854775808:dave".into(),
+        "18446744073709551615:dave".into(),
+        "18446744073709551616:dave".into(),
+        "0:dave".into(),
+        format!("{}:dave", now - 1),
+        format!("{now}:dave"),
+        format!("0x{now:x}:dave"),
+    ];
+    for (at, user) in names.iter().enumerate() {
+        let password = credential::password(&Secret::new(SECRET), user);
+        let mut client = t.joins_as(&at.to_string(), user, &password, Transport::Udp);
+        client.learns_a_nonce();
+        client.says(allocate()).hears(error(401));
+    }
+    t.is_as_new();
+}
+
+#[test]
+fn a32_a_credential_may_not_live_longer_than_the_operator_says() {
+    let mut t = Turn::with(|world| world.policy.auth.max_ttl = minutes(60));
+    let (user, password) = minted(&t, "dave", minutes(66));
+    t.joins_as("dave", &user, &password, Transport::Udp).learns_a_nonce();
+    t.says(allocate()).hears(error(401));
+    let (user, password) = minted(&t, "erin", minutes(60));
+    t.joins_as("erin", &user, &password, Transport::Udp).allocates();
+}
+
+#[test]
+fn a32_while_secrets_rotate_both_are_good() {
+    let mut t = Turn::new();
+    let (user, password) = minted(&t, "dave", minutes(10));
+    t.reloads(|world| world.policy.auth.secrets = vec![Secret::new("south"), Secret::new(SECRET)]);
+    t.joins_as("dave", &user, &password, Transport::Udp).allocates();
+    let password = credential::password(&Secret::new("south"), &user);
+    t.joins_as("erin", &user, &password, Transport::Udp).allocates();
+    t.reloads(|world| world.policy.auth.secrets = vec![Secret::new("south")]);
+    let (user, password) = minted(&t, "frank", minutes(10));
+    t.joins_as("frank", &user, &password, Transport::Udp).learns_a_nonce();
+    t.client("frank").says(allocate()).hears(error(401));
+    t.client("dave").says(refresh()).hears(success()); // a live call is not cut by a rotation
+}
+
+#[test]
+fn a33_an_expired_credential_ends_with_the_allocation_and_not_before() {
+    let mut t = Turn::new();
+    let (user, password) = minted(&t, "dave", minutes(5));
+    t.joins_as("dave", &user, &password, Transport::Udp).allocates();
+    t.waits(minutes(5));
+    t.says(create_permission(&[PEER_A])).hears(success());
+    t.says(channel_bind(0x4000, PEER_A)).hears(success());
+    t.says(channel_data(0x4000, b"still here")).reaches(PEER_A, b"still here");
+    t.says(refresh()).hears(error(401)).unsigned();
+    t.says(create_permission(&[PEER_A])).hears(success());
+    t.says(refresh_for(0)).hears(success()).for_seconds(0);
+    t.is_as_new();
+}
+
+#[test]
+fn a33_f05_a_wall_clock_that_jumps_moves_no_timer() {
+    let mut t = Turn::allocated("alice");
+    t.now.unix.0 += 3600;
+    t.waits(minutes(9));
+    t.now.unix.0 = 0;
+    t.says(refresh()).hears(success());
+}
+
+#[test]
+fn s33_a_name_of_508_bytes_is_a_name_and_of_509_is_none() {
+    let user = |len: usize| "u".repeat(len);
+    let mut t = Turn::with(|world| {
+        for len in [508, 509] {
+            let key = turnserver::wire::integrity::Key::md5(&user(len), REALM, "p");
+            world.policy.auth.users.insert(user(len), key);
+        }
+    });
+    t.joins_as("long", &user(508), "p", Transport::Udp).allocates();
+    t.joins_as("longer", &user(509), "p", Transport::Udp).learns_a_nonce();
+    t.client("longer").says(allocate()).hears(error(400));
+    for len in [763, 764, 1200] {
+        t.client("longer")
+            .says(allocate().by_user("alice", "x").but(Attribute::REALM, &vec![b'r'; len]))
+            .hears(error(401));
+        t.client("longer")
+            .says(allocate().by_user("alice", "x").but(Attribute::NONCE, &vec![b'n'; len]))
+            .hears(error(401));
+    }
+}
+
+#[test]
+fn class_13_a_name_that_is_no_text_is_a_bad_request() {
+    let mut t = Turn::new();
+    t.joins("alice").learns_a_nonce();
+    t.says(allocate().but(Attribute::USERNAME, &[0xC3, 0x28])).hears(error(400));
+    t.says(allocate().but(Attribute::REALM, &[0xC3, 0x28])).hears(error(400));
+    t.says(allocate().but(Attribute::USERNAME, b"alice\0")).hears(error(401));
+}
+
+/// The nonce that a challenge to this address carries.
+fn nonce_for(t: &mut Turn, client: &str) -> Vec<u8> {
+    t.passes(core::time::Duration::from_millis(20)); // one network gets a hundred answers a second
+    let mut ask = vec![0, 3, 0, 8, 0x21, 0x12, 0xA4, 0x42];
+    ask.extend([9; 12]);
+    ask.extend([0, 0x19, 0, 4, 17, 0, 0, 0]);
+    let tuple = FiveTuple { transport: Transport::Udp, client: client.parse().expect("an address"), server: SERVER };
+    t.datagram(tuple, &ask).hears(error(401)).get(Attribute::NONCE).expect("a challenge has a nonce")
+}

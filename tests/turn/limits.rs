@@ -1,0 +1,155 @@
+//! Quotas, bandwidth, and how much a stranger is answered.
+
+use crate::support::*;
+use turnserver::turn::Verdict;
+use turnserver::turn::refusal::Dropped;
+use turnserver::turn::tally::Transport;
+use turnserver::wire::codes::Attribute;
+
+#[test]
+fn t13_l31_a_user_has_so_many_allocations_wherever_they_come_from() {
+    let mut t = Turn::with(|world| world.policy.limits.allocations_per_user = 3);
+    for at in 0..3 {
+        t.joins_as(&at.to_string(), "alice", &password_of("alice"), Transport::Udp).allocates();
+    }
+    t.joins_as("3", "alice", &password_of("alice"), Transport::Tcp).learns_a_nonce();
+    t.client("3").says(allocate()).hears(error(486)).signed();
+    t.joins("bob").allocates();
+    t.client("1").says(refresh_for(0)).hears(success());
+    t.client("3").says(allocate()).hears(success());
+}
+
+#[test]
+fn t13_all_credentials_of_one_user_share_one_quota() {
+    let mut t = Turn::with(|world| world.policy.limits.allocations_per_user = 2);
+    for (at, ttl) in [10, 20, 30].into_iter().enumerate() {
+        let (user, password) = minted(&t, "dave", minutes(ttl));
+        let mut client = t.joins_as(&at.to_string(), &user, &password, Transport::Udp);
+        client.learns_a_nonce();
+        client.says(allocate()).hears(if at < 2 { success() } else { error(486) });
+    }
+}
+
+#[test]
+fn class_12_a_repeated_allocate_is_counted_once() {
+    let mut t = Turn::with(|world| world.policy.limits.allocations_per_user = 1);
+    t.joins("alice").allocates();
+    t.first().repeats().hears(success());
+    t.says(refresh_for(0)).hears(success());
+    t.first().allocates();
+}
+
+#[test]
+fn f08_the_quota_is_told_before_the_lack_of_ports() {
+    let mut t = Turn::with(|world| {
+        world.policy.limits.allocations_per_user = 1;
+        world.relay_ports = 50_000..=50_000;
+    });
+    t.joins("alice").allocates();
+    t.joins_as("phone", "alice", &password_of("alice"), Transport::Udp).learns_a_nonce();
+    t.client("phone").says(allocate()).hears(error(486));
+    t.joins("bob").learns_a_nonce();
+    t.client("bob").says(allocate()).hears(error(508));
+}
+
+#[test]
+fn the_whole_server_has_so_many_allocations() {
+    let mut t = Turn::with(|world| world.policy.limits.allocations = 2);
+    t.joins("alice").allocates();
+    t.joins("bob").allocates();
+    t.joins("carol").learns_a_nonce();
+    t.client("carol").says(allocate()).hears(error(486));
+    assert_eq!(t.tally.limited_quota.get(), 1);
+}
+
+#[test]
+fn t14_data_over_the_rate_is_dropped_and_requests_are_not() {
+    let rate = 100_000;
+    let mut t = Turn::with(|world| world.policy.limits.bandwidth_per_allocation = Some(rate));
+    t.joins("alice").allocates();
+    t.says(channel_bind(0x4000, PEER_A)).hears(success());
+    let (mut up, mut down) = (0, 0);
+    for _ in 0..10_000 {
+        t.passes(core::time::Duration::from_millis(1));
+        if let Verdict::ToPeer { .. } = t.says(channel_data(0x4000, &[0; 200])).verdict {
+            up += 200;
+        }
+        if let Verdict::ToClient(_) = t.peer(PEER_A).sends(&[0; 200]).verdict {
+            down += 200;
+        }
+    }
+    for relayed in [up, down] {
+        let ten_seconds_and_a_full_bucket = 11 * rate;
+        assert!(relayed <= ten_seconds_and_a_full_bucket && relayed >= 10 * rate * 95 / 100, "{relayed}");
+    }
+    t.says(refresh()).hears(success());
+    assert!(t.tally.limited_bandwidth.get() > 0);
+}
+
+#[test]
+fn class_4_a_network_gets_so_many_answers_a_second_and_its_neighbour_its_own() {
+    let mut t = Turn::with(|world| world.policy.limits.unauthenticated_per_ip = 10);
+    t.joins("alice");
+    t.joins("bob");
+    let answered = |t: &mut Turn, name: &str, ask: fn() -> Ask| {
+        (0..1000).filter(|_| matches!(t.client(name).says(ask()).verdict, Verdict::ToClient(_))).count()
+    };
+    assert_eq!(answered(&mut t, "alice", || allocate().unsigned()), 10);
+    assert_eq!(answered(&mut t, "alice", binding), 0, "one budget for all that nobody signed");
+    assert_eq!(answered(&mut t, "bob", binding), 10);
+    t.passes(seconds(1));
+    assert_eq!(answered(&mut t, "alice", binding), 10);
+    assert_eq!(t.dropped(Dropped::UnauthenticatedLimit), 0, "drops are counted by the shell");
+    assert_eq!(t.tally.limited_unauthenticated.get(), 990 + 1000 + 990 + 990);
+}
+
+#[test]
+fn class_4_all_of_an_ipv6_64_is_one_network_and_a_port_is_none() {
+    let mut t = Turn::with(|world| world.policy.limits.unauthenticated_per_ip = 10);
+    let ask = [&[0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42][..], &[5; 12]].concat();
+    let mut answered = |client: String| {
+        let client = client.parse().expect("an address");
+        let tuple = turnserver::turn::FiveTuple { transport: Transport::Udp, client, server: SERVER_V6 };
+        matches!(t.datagram(tuple, &ask).verdict, Verdict::ToClient(_))
+    };
+    assert_eq!((1..1000).filter(|at| answered(format!("[2a00:40::{at:x}]:{at}"))).count(), 10);
+    assert_eq!((1..1000).filter(|at| answered(format!("30.1.1.1:{at}"))).count(), 10);
+    let others = (1..1000).filter(|at| answered(format!("[2a00:40:0:{at:x}::1]:1"))).count();
+    assert!(others > 990, "{others}: a few may share a bucket with one that is empty");
+}
+
+#[test]
+fn whoever_has_signed_is_not_held_up_by_strangers_behind_the_same_address() {
+    let mut t = Turn::with(|world| world.policy.limits.unauthenticated_per_ip = 10);
+    t.joins("alice").allocates();
+    for _ in 0..100 {
+        let _ = t.says(binding());
+    }
+    t.says(binding()).hears(dropped(Dropped::UnauthenticatedLimit));
+    t.says(refresh()).hears(success());
+    t.says(create_permission(&[PRIVATE])).hears(error(403));
+}
+
+#[test]
+fn class_4_a_connection_cannot_be_forged_and_is_not_held_up() {
+    let mut t = Turn::with(|world| world.policy.limits.unauthenticated_per_ip = 1);
+    t.joins_by_tcp("alice");
+    for _ in 0..100 {
+        t.says(binding()).hears(success());
+        t.says(allocate().unsigned()).hears(error(401));
+    }
+}
+
+#[test]
+fn x01_a_wrong_signature_is_a_strangers() {
+    let mut t = Turn::with(|world| world.policy.limits.unauthenticated_per_ip = 10);
+    t.joins("alice").learns_a_nonce();
+    let answers = (0..100).filter(|_| matches!(t.says(allocate().forged()).verdict, Verdict::ToClient(_))).count();
+    assert_eq!(answers, 9);
+    t.passes(seconds(1));
+    let answers = (0..100).filter(|_| {
+        let outcome = t.says(allocate().but(Attribute::NONCE, b"old"));
+        matches!(outcome.verdict, Verdict::ToClient(_))
+    });
+    assert_eq!(answers.count(), 10);
+}

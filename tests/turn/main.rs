@@ -1,0 +1,20 @@
+//! Conversations with the server in simulated time, a chapter of the RFCs each.
+//!
+//! `support` is the world: a clock, clients by name, peers, and the shell's part. Every packet the server emits in any
+//! story is read strictly there. Never sleeps, never opens a socket.
+#![forbid(unsafe_code)]
+
+mod allocate;
+mod auth;
+mod channel;
+mod framing;
+mod indication;
+mod limits;
+mod noise;
+mod peers;
+mod permission;
+mod policy;
+mod ports;
+mod refresh;
+mod support;
+mod worlds;
