@@ -1,0 +1,225 @@
+//! What the compiler does not hold: which module may name which, and what no file may say.
+//!
+//! Reads `src` as text. The floor table is that of `src/lib.rs`; code after a file's `#[cfg(test)]` is exempt where a
+//! rule is about what the program does.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A module, its floor, and every other module it may name.
+const MAY_NAME: &[(&str, u8, &[&str])] = &[
+    ("wire", 0, &[]),
+    ("time", 0, &[]),
+    ("turn", 1, &["wire", "time"]),
+    ("client", 1, &["wire", "time"]),
+    ("config", 1, &["turn", "wire", "time"]),
+    ("net", 2, &["wire", "time"]),
+    ("kernel", 2, &["turn", "wire", "time"]),
+    ("worker", 3, &["turn", "wire", "net", "kernel", "time"]),
+    ("control", 3, &["worker", "config", "turn", "wire", "net", "time"]),
+    ("cli", 4, &["control", "worker", "net", "kernel", "config", "client", "turn", "wire", "time"]),
+];
+/// The crate's root, and the parts of the program that hold no law: they name what they like.
+const ROOTS: &[&str] = &["lib", "main"];
+
+/// What a pure floor never says: it would make two runs differ.
+const IMPURE: &[&str] = &["Instant::now", "SystemTime::now", "thread_rng", "rand::rng", "HashMap", "HashSet"];
+
+struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+impl Source {
+    /// The module on the top level that the file belongs to.
+    fn module(&self) -> String {
+        let inside = self.path.strip_prefix(root()).expect("it was found there");
+        let first = inside.components().next().expect("a file has a name");
+        Path::new(first.as_os_str()).file_stem().expect("a file has a name").to_string_lossy().into_owned()
+    }
+
+    fn floor(&self) -> Option<u8> {
+        let module = self.module();
+        MAY_NAME.iter().find(|(name, _, _)| *name == module).map(|(_, floor, _)| *floor)
+    }
+
+    /// Lines of the program itself, with their numbers: no comments, nothing after `#[cfg(test)]`.
+    fn program(&self) -> impl Iterator<Item = (usize, &str)> {
+        let lines = self.text.lines().enumerate().map(|(at, line)| (at + 1, line));
+        let lines = lines.take_while(|(_, line)| line.trim() != "#[cfg(test)]");
+        lines.filter(|(_, line)| !line.trim_start().starts_with("//")).map(|(at, line)| (at, code_of(line)))
+    }
+
+    fn complaint(&self, at: usize, what: &str) -> String {
+        format!("{}:{at}: {what}", self.path.display())
+    }
+}
+
+/// The line without a comment at its end.
+fn code_of(line: &str) -> &str {
+    line.split(" // ").next().unwrap_or(line)
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+fn sources() -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut open = vec![root()];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(folder).expect("src can be read") {
+            let path = entry.expect("src can be read").path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                let text = fs::read_to_string(&path).expect("a source file is text");
+                found.push(Source { path, text });
+            }
+        }
+    }
+    assert!(found.len() > 20, "the sources are somewhere else");
+    found
+}
+
+#[track_caller]
+fn none(complaints: Vec<String>) {
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+/// The modules that a line names: what follows `crate::`, also inside the braces of `use crate::{a, b::c}`.
+fn named(line: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    for rest in line.split("crate::").skip(1) {
+        match rest.strip_prefix('{') {
+            None => names.push(word(rest)),
+            Some(list) => names.extend(top_level(list).into_iter().map(word)),
+        }
+    }
+    names
+}
+
+fn word(text: &str) -> &str {
+    let text = text.trim_start();
+    text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap_or(text)
+}
+
+/// The parts of a list that stand outside inner braces.
+fn top_level(list: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut parts) = (0, 0, Vec::new());
+    for (at, letter) in list.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                parts.push(&list[start..at]);
+                return parts;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(&list[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&list[start..]);
+    parts
+}
+
+#[test]
+fn a_module_names_only_the_floors_below_it() {
+    let mut complaints = Vec::new();
+    for source in sources() {
+        let module = source.module();
+        if ROOTS.contains(&module.as_str()) {
+            continue;
+        }
+        let Some((_, _, may_name)) = MAY_NAME.iter().find(|(name, _, _)| *name == module) else {
+            complaints.push(source.complaint(1, "this module stands on no floor: put it into the table"));
+            continue;
+        };
+        // Braces may run over several lines: one line of text, and the number of the first.
+        let program: String = source.program().map(|(_, line)| line.trim()).collect::<Vec<_>>().join(" ");
+        for name in named(&program) {
+            let is_module = MAY_NAME.iter().any(|(other, _, _)| *other == name);
+            if is_module && name != module && !may_name.contains(&name) {
+                complaints.push(source.complaint(1, &format!("`{module}` may not name `{name}`")));
+            }
+        }
+    }
+    none(complaints);
+}
+
+#[test]
+fn the_pure_floors_read_no_clock_and_have_no_order_of_their_own() {
+    let mut complaints = Vec::new();
+    for source in sources().iter().filter(|source| source.floor().is_some_and(|floor| floor < 2)) {
+        for (at, line) in source.program() {
+            for word in IMPURE.iter().filter(|word| line.contains(**word)) {
+                complaints.push(source.complaint(at, &format!("`{word}` in the pure core")));
+            }
+        }
+    }
+    none(complaints);
+}
+
+#[test]
+fn unsafe_lives_in_net_and_kernel_alone() {
+    let mut complaints = Vec::new();
+    for source in sources() {
+        let floor = source.floor();
+        if floor == Some(2) {
+            continue;
+        }
+        if floor.is_some() && !source.text.lines().any(|line| line == "#![forbid(unsafe_code)]") {
+            complaints.push(source.complaint(1, "no `#![forbid(unsafe_code)]` at its head"));
+        }
+        for (at, line) in source.program() {
+            if line.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|word| word == "unsafe") {
+                complaints.push(source.complaint(at, "`unsafe` outside net and kernel"));
+            }
+        }
+    }
+    none(complaints);
+}
+
+#[test]
+fn every_file_is_named_by_a_mod() {
+    let sources = sources();
+    let mut declared = BTreeSet::new();
+    for source in &sources {
+        let stem = source.path.file_stem().expect("a file has a name");
+        let is_own_folder = stem == "mod" || stem == "lib" || stem == "main";
+        let parent = source.path.parent().expect("a file has a folder");
+        let folder = if is_own_folder { parent.to_path_buf() } else { parent.join(stem) };
+        for line in source.text.lines() {
+            let Some((head, name)) = line.trim().split_once("mod ") else { continue };
+            let Some(name) = name.strip_suffix(';') else { continue };
+            if head.is_empty() || head.starts_with("pub") {
+                declared.insert(folder.join(format!("{name}.rs")));
+                declared.insert(folder.join(name).join("mod.rs"));
+            }
+        }
+    }
+    let is_root = |path: &Path| [root().join("lib.rs"), root().join("main.rs")].iter().any(|root| root == path);
+    let dead = sources.iter().filter(|source| !is_root(&source.path) && !declared.contains(&source.path));
+    none(dead.map(|source| source.complaint(1, "no `mod` names this file")).collect());
+}
+
+#[test]
+fn every_file_opens_with_what_it_is_for() {
+    let silent = sources().into_iter().filter(|source| !source.text.starts_with("//!"));
+    none(silent.map(|source| source.complaint(1, "no `//!` on its first line")).collect());
+}
+
+#[test]
+fn the_reader_of_names_reads_them_all() {
+    assert_eq!(named("use crate::wire::stun::Message;"), ["wire"]);
+    assert_eq!(
+        named("use crate::{time::{Now, minutes}, turn::{self, Bind}}; crate::net::udp()"),
+        ["time", "turn", "net"]
+    );
+    assert_eq!(named("pub(crate) fn nothing() {}"), Vec::<&str>::new());
+}
