@@ -8,9 +8,9 @@
 
 #[path = "browser/chromium.rs"]
 mod chromium;
-#[path = "browser/server.rs"]
+#[path = "support/server.rs"]
 mod server;
-#[path = "browser/temp.rs"]
+#[path = "support/temp.rs"]
 mod temp;
 
 use chromium::Browser;
@@ -39,7 +39,7 @@ async fn minted_ice_servers_carry_data_and_video_over_tcp() {
 
 async fn a_relayed_call_works_over(transport: &str) {
     let Some(browser) = Browser::start().await else { return };
-    let server = Server::start().await;
+    let server = Server::start();
     let ice_servers = only(transport, &server.mint()["iceServers"]);
     browser.open(&server.url("/healthz")).await;
     browser.run(CALL, vec![ice_servers, json!(MEGABYTE), json!(FRAMES)]).await;
@@ -61,7 +61,7 @@ async fn a_relayed_call_works_over(transport: &str) {
 #[tokio::test]
 async fn the_test_page_calls_itself_after_one_click() {
     let Some(browser) = Browser::start().await else { return };
-    let server = Server::start().await;
+    let server = Server::start();
     browser.open(&server.url(&format!("/#key={KEY}"))).await;
     assert!(!browser.address().await.contains(KEY), "the key must not stay in the address bar");
     browser.click("#start").await;
@@ -107,7 +107,7 @@ async fn the_test_page_calls_itself_after_one_click() {
 #[tokio::test]
 async fn the_test_page_asks_for_the_camera_only_when_told_to() {
     let Some(browser) = Browser::start().await else { return };
-    let server = Server::start().await;
+    let server = Server::start();
     browser.open(&server.url(&format!("/#key={KEY}"))).await;
     let count = "const devices = navigator.mediaDevices;
         const ask = devices.getUserMedia.bind(devices);
@@ -131,7 +131,7 @@ async fn the_test_page_asks_for_the_camera_only_when_told_to() {
 #[tokio::test]
 async fn the_test_page_says_that_a_key_is_wrong() {
     let Some(browser) = Browser::start().await else { return };
-    let server = Server::start().await;
+    let server = Server::start();
     browser.open(&server.url("/#key=not-the-key")).await;
     browser.click("#start").await;
 
@@ -147,7 +147,7 @@ async fn the_test_page_says_that_a_key_is_wrong() {
 #[tokio::test]
 async fn a_wrong_password_is_a_401_to_the_browser() {
     let Some(browser) = Browser::start().await else { return };
-    let server = Server::start().await;
+    let server = Server::start();
     let minted = server.mint();
     browser.open(&server.url("/healthz")).await;
     for transport in ["udp", "tcp"] {
