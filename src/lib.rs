@@ -1,7 +1,52 @@
-//! turnserver.
+//! turnserver: a STUN/TURN relay. This page is the map; nothing else lives here.
+//!
+//! # Floors
+//!
+//! ```text
+//! 4   main  cli                                    verbs and text for people
+//! 3   control ── mailbox ──▶ worker                tokio, HTTP, stores  |  one OS thread per core, no async
+//! 2   net                                          sockets, epoll, the clock; the only `unsafe`
+//! 1   turn   client   config                       the law of relaying, pure: no I/O, no clock, no lock, no log
+//! 0   wire   time                                  bytes, instants
+//! ```
+//!
+//! A module names only lower floors. Two arrows run sideways, one way each: `config → turn` (it builds a
+//! [`turn::policy::Policy`]) and `control → worker::Handle`. `tests/tidy.rs` holds this table. Without the feature
+//! `server` the crate is floors 0 and 1 alone.
+//!
+//! # Five invariants
+//!
+//! 1. *One in, at most one out.* No input makes two packets and no timer makes any. Amplification is impossible by type,
+//!    and an answer needs no queue: it is written where the request was.
+//! 2. *One owner.* All state of an allocation sits in one `Allocation`; an index points at it and decides nothing.
+//! 3. *Derived things decide nothing.* What the shell holds (relay sockets, live bits) follows the core's effects.
+//! 4. *One clock.* Monotonic nanoseconds, handed in as an argument; wall time rides beside it for credentials only.
+//! 5. *Nothing before proof.* An unauthenticated datagram leaves no state: nonces are MACs, budgets are tables of fixed
+//!    size. A TCP connection costs its descriptor and a bounded buffer, counted per network.
+//!
+//! # A packet's life
+//!
+//! *Client to peer:* `worker` wakes in epoll → [`net::udp::Batch::receive`] fills slots → [`turn::Server::handle`] finds
+//! the allocation by 5-tuple, checks channel, permission and budget, trims the head in place → `ToPeer` → after the
+//! wake-up one `sendmmsg` for each relay socket.
+//!
+//! *Peer to client:* the relay socket is readable → `Input::Peer` → permission, channel → the head is put before the
+//! payload in place → `ToClient` → one `sendmmsg` on the listener.
+//!
+//! *Request:* the same door; authentication, then the chapter's function, then the answer over the request. Allocate
+//! yields [`turn::Effect::Bind`] first: the worker books quota and port in the ledger, makes the socket, and comes back
+//! with [`turn::Input::Bound`], whose packet is the answer.
+//!
+//! *TCP:* bytes are framed by [`wire::stream`], each message goes through the same door.
+
+pub mod client;
 pub mod time;
 pub mod turn;
 pub mod wire;
 
 #[cfg(feature = "server")]
 pub mod cli;
+#[cfg(feature = "server")]
+pub mod net;
+#[cfg(feature = "server")]
+pub mod worker;

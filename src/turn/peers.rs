@@ -178,6 +178,11 @@ impl Peers {
         Self { rules, own }
     }
 
+    /// The ports relay sockets are taken from.
+    pub fn relay_ports(&self) -> RangeInclusive<u16> {
+        self.own.relay_ports.clone()
+    }
+
     /// Whether data may go to `peer`, and what kind of place it is. `None` is a refusal.
     pub fn vet(&self, peer: SocketAddr) -> Option<Destination> {
         if is_never(peer.ip()) || peer.port() == 0 {
@@ -218,12 +223,15 @@ impl Peers {
         Some(from)
     }
 
-    /// Whether `from` is one of our own listener or relay sockets: such a source is never accepted as a client.
-    pub fn is_own_socket(&self, from: SocketAddr) -> bool {
-        self.own_relay(from).is_some() || (self.is_own(from.ip()) && self.is_service(from))
+    /// Whether `from` is one of our own listener or HTTP sockets: such a source is never accepted as a client.
+    pub fn is_own_service(&self, from: SocketAddr) -> bool {
+        self.own.services.iter().any(|service| service.port() == from.port())
+            && self.is_own(from.ip())
+            && self.is_service(from)
     }
 
-    fn own_relay(&self, peer: SocketAddr) -> Option<SocketAddr> {
+    /// The local form of a relay address of ours, external or local; `None` for any other address.
+    pub fn own_relay(&self, peer: SocketAddr) -> Option<SocketAddr> {
         if !self.own.relay_ports.contains(&peer.port()) {
             return None;
         }

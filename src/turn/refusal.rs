@@ -123,7 +123,7 @@ pub enum Dropped {
     Unexpected,
     /// A method this server does not have.
     UnknownMethod,
-    /// ChannelData shorter than its length, or with a number outside 0x4000–0x4FFF.
+    /// ChannelData shorter than its length, or with a number outside 0x4000–0x7FFF.
     BadChannelData,
     /// A Send indication without peer address or data, or with an unknown required attribute.
     BadIndication,
@@ -220,6 +220,8 @@ pub enum Ended {
     Disconnected,
     /// The running policy no longer permits it.
     Revoked,
+    /// The server stops.
+    Stopped,
 }
 
 impl Ended {
@@ -230,6 +232,7 @@ impl Ended {
             Self::Expired => "expired",
             Self::Disconnected => "disconnected",
             Self::Revoked => "revoked",
+            Self::Stopped => "stopped",
         }
     }
 }

@@ -154,7 +154,7 @@ impl Tally {
     }
 
     /// Counts a packet that goes nowhere.
-    pub fn drop(&self, why: Dropped) {
+    pub fn count_drop(&self, why: Dropped) {
         self.dropped[why as usize].add(1);
     }
 

@@ -8,7 +8,11 @@ use core::fmt;
 /// Bytes of the head.
 pub const HEAD: usize = 4;
 
-/// The number of a channel: 0x4000 to 0x4FFF (RFC 8656 §12). No other value can be made.
+/// The number of a channel: 0x4000 to 0x7FFF. No other value can be made.
+///
+/// RFC 8656 §12 ends the range at 0x4FFF, RFC 5766 §11 at 0x7FFF, and clients of the older text choose from all of it at
+/// random (coturn's do). Refusing those would break three calls of four for them and protect nobody: the client itself
+/// tells channels from RTP, and a number above 0x4FFF means something here only after the client has bound it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelNumber(u16);
 
@@ -16,9 +20,9 @@ impl ChannelNumber {
     /// The lowest channel.
     pub const MIN: Self = Self(0x4000);
     /// The highest channel.
-    pub const MAX: Self = Self(0x4FFF);
+    pub const MAX: Self = Self(0x7FFF);
 
-    /// `None` outside 0x4000–0x4FFF.
+    /// `None` outside 0x4000–0x7FFF.
     pub const fn new(number: u16) -> Option<Self> {
         if number >= Self::MIN.0 && number <= Self::MAX.0 { Some(Self(number)) } else { None }
     }
@@ -49,7 +53,7 @@ pub struct ChannelData {
 pub enum ChannelError {
     /// Fewer bytes than the head, or than its length promises.
     Short,
-    /// The number is outside 0x4000–0x4FFF.
+    /// The number is outside 0x4000–0x7FFF.
     Number,
 }
 

@@ -19,7 +19,7 @@ pub use packet::Packet;
 pub enum Kind {
     /// 0–3: a STUN message.
     Stun,
-    /// 64–79: ChannelData.
+    /// 64–127: ChannelData; RFC 8656's own numbers end at 79, see [`channel::ChannelNumber`].
     ChannelData,
     /// 20–63: a (D)TLS record.
     Tls,
@@ -32,7 +32,7 @@ pub fn classify(bytes: &[u8]) -> Option<Kind> {
     Some(match bytes.first()? {
         0..=3 => Kind::Stun,
         20..=63 => Kind::Tls,
-        64..=79 => Kind::ChannelData,
+        64..=127 => Kind::ChannelData,
         _ => Kind::Other,
     })
 }

@@ -7,12 +7,16 @@ use core::ops::Range;
 
 /// Room kept before a packet: the largest head is that of a Data indication with an IPv6 peer, 20 + 24 + 4 bytes.
 pub const HEADROOM: usize = 64;
+/// The longest message on a stream: a head of 20 bytes and all that a 16-bit length can tell.
+pub const MAX_MESSAGE: usize = 20 + 65_535 + 1;
 /// Room kept behind it: padding to four bytes.
 pub const TAILROOM: usize = 4;
 /// The largest UDP payload over IPv4 (65,535 - 20 - 8).
 pub const MAX_PAYLOAD: usize = 65_507;
-/// Bytes of a slot that takes any datagram and any answer.
-pub const SLOT: usize = HEADROOM + MAX_PAYLOAD + 29 + TAILROOM;
+/// Bytes of a slot. Any datagram and any answer fits into half of it; the whole is above the size from which allocators
+/// map fresh pages, so that the part of a slot no packet has reached costs address space and no memory.
+pub const SLOT: usize = 136 << 10;
+const _: () = assert!(HEADROOM + MAX_PAYLOAD + TAILROOM <= SLOT, "a slot takes the largest datagram");
 
 /// A slot and the borders of the packet in it.
 #[derive(Debug)]
@@ -51,7 +55,7 @@ impl Packet {
     /// The whole space a packet may be received into; [`Packet::set_len`] tells how much of it was filled.
     pub fn space(&mut self) -> &mut [u8] {
         let start = HEADROOM.min(self.buf.len());
-        let end = self.buf.len().saturating_sub(TAILROOM).max(start);
+        let end = self.buf.len().saturating_sub(TAILROOM).min(start + MAX_MESSAGE).max(start);
         self.buf.get_mut(start..end).unwrap_or_default()
     }
 

@@ -29,7 +29,7 @@ pub fn next(bytes: &[u8]) -> Frame {
     let Some(first) = bytes.first() else { return Frame::Partial { total: channel::HEAD } };
     let head = match first {
         0..=0x3F => codes::HEADER,
-        0x40..=0x4F => channel::HEAD,
+        0x40..=0x7F => channel::HEAD,
         _ => return Frame::Noise,
     };
     let [_, _, l0, l1, ..] = bytes else { return Frame::Partial { total: head } };

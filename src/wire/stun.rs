@@ -8,6 +8,7 @@
 use super::codes::{Attribute, Class, HEADER, MAGIC_COOKIE, Method, split_type};
 use super::integrity::{self, Algorithm, Key, SHA1_LEN, SHA256_LEN};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::ops::Range;
 
 /// The 96 bits that tie an answer to its question (RFC 8489 §5).
 pub type TransactionId = [u8; 12];
@@ -154,6 +155,18 @@ impl<'a> Message<'a> {
     /// The value of the first attribute of this type.
     pub fn get(&self, wanted: Attribute) -> Option<&'a [u8]> {
         self.attributes().find(|(attribute, _)| *attribute == wanted).map(|(_, value)| value)
+    }
+
+    /// Where in the message's bytes the value of the first attribute of this type lies.
+    pub fn range(&self, wanted: Attribute) -> Option<Range<usize>> {
+        let mut attributes = self.attributes();
+        loop {
+            let start = attributes.at + 4;
+            let (attribute, value) = attributes.next()?;
+            if attribute == wanted {
+                return Some(start..start + value.len());
+            }
+        }
     }
 
     /// The value of the first attribute of this type as text; a value that is not UTF-8 is a [`BadValue`].

@@ -1,0 +1,26 @@
+//! System calls, as values and errors: sockets in batches, readiness, the clock.
+//!
+//! The only place, beside the kernel program to come, where `unsafe` lives; each block says which promise it keeps.
+//! Never names `turn`, never decides anything.
+
+pub mod clock;
+pub mod poll;
+pub mod tcp;
+pub mod udp;
+
+/// Raises the soft limit of open files to the hard one and returns it: every allocation needs a descriptor.
+pub fn raise_file_limit() -> std::io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for the kernel to write one rlimit to.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    if limit.rlim_cur < limit.rlim_max {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: `limit` is a valid rlimit that the kernel only reads.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    Ok(limit.rlim_cur)
+}

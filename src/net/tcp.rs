@@ -1,0 +1,51 @@
+//! TCP sockets that never block.
+
+use crate::time::{Duration, seconds};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+/// Connections the kernel finishes for us before we accept them.
+const BACKLOG: i32 = 1024;
+/// Silence after which the kernel asks whether the client is still there.
+const KEEPALIVE: Duration = seconds(60);
+/// How long sent bytes may stay unacknowledged before the client counts as gone.
+const USER_TIMEOUT: Duration = seconds(60);
+
+/// Opens a listening socket that shares its port with the other workers' sockets.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = open(address)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Whether another program listens on this address. A shared port hides that from [`listen`].
+pub fn probe(address: SocketAddr) -> io::Result<()> {
+    let socket = open(address)?;
+    socket.bind(&address.into())?;
+    socket.listen(1)
+}
+
+/// Takes the next connection that waits; `WouldBlock` when none does.
+pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, from) = listener.accept()?;
+    stream.set_nonblocking(true)?;
+    // Best effort: without these a connection is slower, or its end is noticed later.
+    let _ = stream.set_nodelay(true);
+    let socket = SockRef::from(&stream);
+    let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(seconds(15)));
+    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+    Ok((stream, from))
+}
+
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // A restart must not wait for the old connections' TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}

@@ -1,0 +1,418 @@
+//! The server: one input goes to the right chapter, the answer is written where the question was.
+//!
+//! Owns the table of allocations, the wheel of deadlines and the budget of unauthenticated answers of one worker.
+#![forbid(unsafe_code)]
+
+use super::allocate::{self, Allocated};
+use super::allocation::{Allocation, Swept};
+use super::auth::{self, Asker};
+use super::limits::Strangers;
+use super::policy::Policy;
+use super::refusal::{AuthFailure, Dropped, Ended, Refusal};
+use super::table::Table;
+use super::tally::{Tally, Transport};
+use super::wheel::Wheel;
+use super::{Effect, FiveTuple, Input, Path, RelayId, Verdict, is_over};
+use crate::time::{Duration, Instant, Now};
+use crate::wire::codes::{Attribute, Class, Method};
+use crate::wire::integrity::{Algorithm, Key};
+use crate::wire::reply::Reply;
+use crate::wire::stun::{Malformed, Message, TransactionId};
+use crate::wire::{self, Kind, Packet};
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use std::sync::Arc;
+
+/// One worker's share of the relay: every allocation whose client the kernel hashed to this worker.
+#[derive(Debug)]
+pub struct Server {
+    pub(super) policy: Arc<Policy>,
+    pub(super) tally: Arc<Tally>,
+    pub(super) table: Table,
+    pub(super) rng: ChaCha12Rng,
+    wheel: Wheel,
+    strangers: Strangers,
+    /// Kept between ticks so that none allocates.
+    due: Vec<RelayId>,
+}
+
+/// The comprehension-required attributes this server understands; others in a request get 420 (RFC 8489 §6.3.1).
+const UNDERSTOOD: &[Attribute] = &[
+    Attribute::MAPPED_ADDRESS,
+    Attribute::USERNAME,
+    Attribute::MESSAGE_INTEGRITY,
+    Attribute::ERROR_CODE,
+    Attribute::UNKNOWN_ATTRIBUTES,
+    Attribute::CHANNEL_NUMBER,
+    Attribute::LIFETIME,
+    Attribute::XOR_PEER_ADDRESS,
+    Attribute::DATA,
+    Attribute::REALM,
+    Attribute::NONCE,
+    Attribute::XOR_RELAYED_ADDRESS,
+    Attribute::REQUESTED_ADDRESS_FAMILY,
+    Attribute::EVEN_PORT,
+    Attribute::REQUESTED_TRANSPORT,
+    Attribute::XOR_MAPPED_ADDRESS,
+    Attribute::RESERVATION_TOKEN,
+];
+
+/// Attributes named in one UNKNOWN-ATTRIBUTES at most: more would only make the answer longer.
+const MAX_UNKNOWN: usize = 32;
+/// SOFTWARE of authenticated answers; without a version, which would tell attackers what to try (RFC 8656 §21.1.6).
+const SOFTWARE: &[u8] = b"turnserver";
+
+/// What an answer needs to know of its question.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question {
+    pub(super) path: Path,
+    pub(super) method: Method,
+    pub(super) transaction: TransactionId,
+    /// Whether the answer gets a FINGERPRINT, because the question had one.
+    pub(super) fingerprint: bool,
+}
+
+/// A decided request.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// What it is signed with: the asker's key, once the asker is known.
+    pub(super) key: Option<Key>,
+    pub(super) result: Result<Body, Refusal>,
+}
+
+/// What a success response says.
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    /// XOR-MAPPED-ADDRESS.
+    Binding,
+    /// The relay address, the time left, the token.
+    Allocated(Allocated),
+    /// The time left.
+    Refreshed(Duration),
+    /// Nothing.
+    Done,
+}
+
+impl Server {
+    /// A server without allocations. `seed` is all the chance it will ever have.
+    pub fn new(policy: Arc<Policy>, tally: Arc<Tally>, now: Now, seed: [u8; 32]) -> Self {
+        let mut rng = ChaCha12Rng::from_seed(seed);
+        Self {
+            policy,
+            tally,
+            table: Table::new(rng.next_u64()),
+            wheel: Wheel::new(now.mono),
+            strangers: Strangers::new(rng.next_u64()),
+            due: Vec::new(),
+            rng,
+        }
+    }
+
+    /// One thing happened; at most one packet leaves because of it, and it is in `packet` already.
+    pub fn handle(&mut self, now: Now, input: Input, packet: &mut Packet, effects: &mut Vec<Effect>) -> Verdict {
+        match input {
+            Input::Client(path) => self.client_packet(now, path, packet, effects),
+            Input::Peer { relay, from } => self.peer_data(now, relay, from, packet),
+            Input::Bound { relay, result } => self.bound(now, relay, result, packet, effects),
+            Input::Closed(tuple) => {
+                if let Some(id) = self.table.find(&tuple) {
+                    self.end(now, id, Ended::Disconnected, effects);
+                }
+                Verdict::Nothing
+            }
+        }
+    }
+
+    /// Ends what is over. Sends nothing.
+    pub fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let mut due = core::mem::take(&mut self.due);
+        self.wheel.advance(now.mono, &mut due);
+        for id in due.drain(..) {
+            self.look_at(now, id, effects);
+        }
+        self.due = due;
+    }
+
+    /// When [`Server::tick`] has something to do next.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.wheel.deadline()
+    }
+
+    /// Puts other rules in force, at once: what they do not permit ends.
+    pub fn set_policy(&mut self, now: Now, policy: Arc<Policy>, effects: &mut Vec<Effect>) {
+        self.policy = policy;
+        let ids: Vec<RelayId> = self.table.ids().collect();
+        for id in ids {
+            let Some(allocation) = self.table.get_mut(id) else { continue };
+            if !is_welcome(&self.policy, allocation) {
+                self.end(now, id, Ended::Revoked, effects);
+                continue;
+            }
+            let swept = allocation.vet_again(&self.policy.peers);
+            self.forget(swept);
+        }
+    }
+
+    /// Ends every allocation, as when the server stops.
+    pub fn end_all(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let ids: Vec<RelayId> = self.table.ids().collect();
+        for id in ids {
+            self.end(now, id, Ended::Stopped, effects);
+        }
+    }
+
+    fn client_packet(&mut self, now: Now, path: Path, packet: &mut Packet, effects: &mut Vec<Effect>) -> Verdict {
+        match wire::classify(packet.data()) {
+            Some(Kind::ChannelData) => self.channel_data(now, &path.tuple, packet),
+            Some(Kind::Stun) => self.stun(now, path, packet, effects),
+            Some(Kind::Tls | Kind::Other) | None => Dropped::Noise.into(),
+        }
+    }
+
+    fn stun(&mut self, now: Now, path: Path, packet: &mut Packet, effects: &mut Vec<Effect>) -> Verdict {
+        let source = path.tuple.client;
+        let is_datagram = path.tuple.transport == Transport::Udp;
+        // A source we cannot answer, or one of our own sockets: answering would start a loop (RFC 8656 §21.1.7).
+        if source.port() == 0 || (is_datagram && self.policy.peers.is_own_service(source)) {
+            return Dropped::BadSource.into();
+        }
+        let message = match Message::parse(packet.data()) {
+            Ok(message) => message,
+            Err(Malformed::Cookie) => return Dropped::ClassicStun.into(),
+            Err(Malformed::Fingerprint) => return Dropped::Fingerprint.into(),
+            Err(Malformed::Header | Malformed::Attribute) => return Dropped::Malformed.into(),
+        };
+        match (message.class, message.method) {
+            (Class::Request, _) => {}
+            (Class::Indication, Method::SEND) => return self.send(now, &path.tuple, packet),
+            (Class::Indication, Method::BINDING) => return Verdict::Nothing, // a keep-alive (RFC 8489 §12)
+            (Class::Indication | Class::Success | Class::Error, _) => return Dropped::Unexpected.into(),
+        }
+        let question = Question {
+            path,
+            method: message.method,
+            transaction: message.transaction,
+            fingerprint: message.has_fingerprint(),
+        };
+        self.tally.request(message.method, path.tuple.transport);
+        match self.request(now, &question, &message, effects) {
+            Ok(Some(answer)) => self.write(now, &question, answer, packet),
+            Ok(None) => Verdict::Nothing,
+            Err(dropped) => dropped.into(),
+        }
+    }
+
+    /// Decides a request. `None`: the answer comes once the relay socket is there.
+    fn request(
+        &mut self,
+        now: Now,
+        question: &Question,
+        message: &Message<'_>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Option<Answer>, Dropped> {
+        type Chapter = fn(&mut Server, Now, &Question, &Message<'_>, &Asker<'_>, &mut Vec<Effect>) -> Decided;
+        let chapter: Option<Chapter> = match question.method {
+            Method::BINDING => None,
+            Method::ALLOCATE => Some(Self::allocate),
+            Method::REFRESH => Some(Self::refresh),
+            Method::CREATE_PERMISSION => Some(Self::create_permission),
+            Method::CHANNEL_BIND => Some(Self::channel_bind),
+            _ => return Err(Dropped::UnknownMethod),
+        };
+        let tuple = &question.path.tuple;
+        if chapter.is_none() && self.policy.auth.anonymous_stun {
+            let result = if is_understood(message) { Ok(Body::Binding) } else { Err(Refusal::UnknownAttributes) };
+            return Ok(Some(Answer { key: None, result }));
+        }
+        let known = self.live(now, tuple, effects).and_then(|id| self.table.get(id));
+        let asker = match auth::authenticate(&self.policy, now, tuple, message, known) {
+            Ok(asker) => asker,
+            Err(refusal) => return Ok(Some(Answer { key: None, result: Err(refusal) })),
+        };
+        let decided = match chapter {
+            _ if !is_understood(message) => Err(Refusal::UnknownAttributes),
+            Some(chapter) => chapter(self, now, question, message, &asker, effects),
+            None => Ok(Some(Body::Binding)),
+        };
+        let result = match decided {
+            Ok(Some(body)) => Ok(body),
+            Ok(None) => return Ok(None),
+            Err(refusal) => Err(refusal),
+        };
+        Ok(Some(Answer { key: Some(asker.key), result }))
+    }
+
+    /// Writes an answer into the packet.
+    pub(super) fn write(&mut self, now: Now, question: &Question, answer: Answer, packet: &mut Packet) -> Verdict {
+        let tuple = &question.path.tuple;
+        let is_proven = answer.key.is_some();
+        let rate = self.policy.limits.unauthenticated_per_ip;
+        // Whoever may have forged the source gets few answers; over a connection nobody can (RFC 8656 §21.1).
+        if !is_proven
+            && tuple.transport == Transport::Udp
+            && !self.strangers.may_answer(now.mono, tuple.client.ip(), rate)
+        {
+            self.tally.limited_unauthenticated.add(1);
+            return Dropped::UnauthenticatedLimit.into();
+        }
+        let (unknown, unknown_count) = match answer.result {
+            Err(Refusal::UnknownAttributes) => unknown(packet),
+            _ => ([Attribute(0); MAX_UNKNOWN], 0),
+        };
+        let mut reply = match &answer.result {
+            Ok(body) => {
+                self.tally.success(question.method);
+                let mut reply = Reply::success(packet.space(), question.method, question.transaction);
+                body.write(&mut reply, tuple);
+                reply
+            }
+            Err(refusal) => {
+                self.tally.refusal(question.method, *refusal);
+                let (code, reason) = (refusal.code(), refusal.reason());
+                let mut reply = Reply::error(packet.space(), question.method, question.transaction, code, reason);
+                match refusal {
+                    Refusal::Unauthenticated(_) | Refusal::StaleNonce => {
+                        let nonce = auth::nonce(&self.policy.auth, now.mono, tuple);
+                        reply.bytes(Attribute::REALM, self.policy.realm.as_bytes());
+                        reply.bytes(Attribute::NONCE, &nonce);
+                    }
+                    Refusal::UnknownAttributes => {
+                        let listed = unknown.get(..unknown_count).unwrap_or_default();
+                        reply.types(Attribute::UNKNOWN_ATTRIBUTES, listed);
+                    }
+                    Refusal::BadRequest
+                    | Refusal::AllocationMismatch
+                    | Refusal::WrongCredentials
+                    | Refusal::PeerForbidden
+                    | Refusal::FamilyNotSupported
+                    | Refusal::PeerFamilyMismatch
+                    | Refusal::UnsupportedTransport
+                    | Refusal::QuotaReached
+                    | Refusal::InsufficientCapacity
+                    | Refusal::ServerError => {}
+                }
+                reply
+            }
+        };
+        if let Some(key) = &answer.key {
+            if matches!(question.method, Method::ALLOCATE | Method::REFRESH) {
+                reply.bytes(Attribute::SOFTWARE, SOFTWARE);
+            }
+            reply.sign(Algorithm::Sha1, key);
+        }
+        if question.fingerprint {
+            reply.fingerprint();
+        }
+        let Some(len) = reply.finish() else { return Dropped::Overflow.into() };
+        packet.set_len(len);
+        Verdict::ToClient(question.path)
+    }
+
+    /// The live allocation on a 5-tuple. One whose time is over ends here, to the second.
+    pub(super) fn live(&mut self, now: Now, tuple: &FiveTuple, effects: &mut Vec<Effect>) -> Option<RelayId> {
+        let id = self.table.find(tuple)?;
+        let allocation = self.table.get(id)?;
+        if allocation.bound.is_some() && is_over(allocation.expires, now) {
+            self.end(now, id, Ended::Expired, effects);
+            return None;
+        }
+        Some(id)
+    }
+
+    /// Makes the wheel name this allocation when something of it is over.
+    pub(super) fn schedule(&mut self, id: RelayId) {
+        let Some(allocation) = self.table.get_mut(id) else { return };
+        let deadline = allocation.deadline();
+        if deadline.as_secs() + 1 < allocation.due {
+            allocation.due = self.wheel.insert(id, deadline);
+        }
+    }
+
+    /// Takes an allocation out of the world.
+    pub(super) fn end(&mut self, now: Now, id: RelayId, why: Ended, effects: &mut Vec<Effect>) {
+        let Some(allocation) = self.table.remove(id) else { return };
+        self.forget(allocation.entries());
+        if allocation.bound.is_none() {
+            return;
+        }
+        let lived = now.mono - allocation.born;
+        self.tally.allocations_of(allocation.path.tuple.transport, allocation.family).sub(1);
+        self.tally.ended(lived);
+        effects.push(Effect::Ended { relay: id, session: allocation.session(), usage: allocation.usage, lived, why });
+    }
+
+    fn look_at(&mut self, now: Now, id: RelayId, effects: &mut Vec<Effect>) {
+        let Some(allocation) = self.table.get_mut(id) else { return };
+        if allocation.due > now.mono.as_secs() {
+            return; // an entry that a sooner one has overtaken
+        }
+        if is_over(allocation.expires, now) {
+            self.end(now, id, Ended::Expired, effects);
+            return;
+        }
+        let swept = allocation.sweep(now);
+        allocation.due = u64::MAX;
+        self.forget(swept);
+        self.schedule(id);
+    }
+
+    pub(super) fn forget(&self, swept: Swept) {
+        self.tally.permissions.sub(swept.permissions);
+        self.tally.channels.sub(swept.channels);
+    }
+}
+
+/// What a chapter decides: a success, an answer that comes later, or a refusal.
+pub(super) type Decided = Result<Option<Body>, Refusal>;
+
+impl Body {
+    fn write(&self, reply: &mut Reply<'_>, tuple: &FiveTuple) {
+        match self {
+            Self::Binding => {
+                reply.xor_address(Attribute::XOR_MAPPED_ADDRESS, tuple.client);
+            }
+            Self::Allocated(allocated) => allocate::write(allocated, reply, tuple),
+            Self::Refreshed(lifetime) => {
+                reply.number(Attribute::LIFETIME, whole_seconds(*lifetime));
+            }
+            Self::Done => {}
+        }
+    }
+}
+
+/// A LIFETIME on the wire.
+pub(super) fn whole_seconds(lifetime: Duration) -> u32 {
+    u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// Whether the running configuration still knows this user. A time-limited credential outlives the secret that made
+/// it: taking an old secret away must not cut calls, which end by the credential's own expiry.
+fn is_welcome(policy: &Policy, allocation: &Allocation) -> bool {
+    match allocation.identity {
+        super::allocation::Identity::Static => policy.auth.users.get(&*allocation.user) == Some(&allocation.key),
+        super::allocation::Identity::TimeLimited { .. } => true,
+    }
+}
+
+fn is_understood(message: &Message<'_>) -> bool {
+    message.unknown_required(UNDERSTOOD).next().is_none()
+}
+
+/// The unknown attributes of the request in `packet`, read again before the answer overwrites it.
+fn unknown(packet: &Packet) -> ([Attribute; MAX_UNKNOWN], usize) {
+    let mut list = [Attribute(0); MAX_UNKNOWN];
+    let mut count = 0;
+    if let Ok(message) = Message::parse(packet.data()) {
+        for (to, from) in list.iter_mut().zip(message.unknown_required(UNDERSTOOD)) {
+            *to = from;
+            count += 1;
+        }
+    }
+    (list, count)
+}
+
+impl From<AuthFailure> for Refusal {
+    fn from(why: AuthFailure) -> Self {
+        Self::Unauthenticated(why)
+    }
+}

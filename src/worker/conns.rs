@@ -1,0 +1,287 @@
+//! TCP clients of one worker: framing, back-pressure, time limits.
+//!
+//! Owns every connection and what is half received or not yet sent on it. Both are bounded: a message is at most
+//! [`MAX_MESSAGE`] bytes, and a client that does not read loses data first and its connection then. A connection
+//! that says nothing whole for [`IDLE`] and carries no allocation is closed. Never decides what a message means.
+#![forbid(unsafe_code)]
+
+use super::ledger::Admission;
+use crate::net::poll::{Interest, Poll};
+use crate::time::{Duration, Instant, seconds};
+use crate::turn::FiveTuple;
+use crate::wire::packet::MAX_MESSAGE;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+
+/// Bytes waiting for a client that takes them slowly; data beyond that is dropped.
+const MAX_UNSENT_DATA: usize = 256 << 10;
+/// With this many bytes waiting, not even answers are queued: the connection ends.
+const MAX_UNSENT: usize = 384 << 10;
+/// Without an allocation, time from one whole message to the next, or to the first.
+const IDLE: Duration = seconds(60);
+/// Reads of one connection before the others get their turn.
+pub(super) const READS_PER_TURN: usize = 4;
+
+/// Uses of a slot before its ids repeat: what a poll token has room for.
+const GENERATION: u32 = 0x00FF_FFFF;
+
+/// The connections of one worker.
+#[derive(Debug, Default)]
+pub(super) struct Conns {
+    slots: Vec<Slot>,
+    vacant: Vec<u32>,
+    /// Connections with something to send since the last flush.
+    dirty: Vec<u32>,
+    /// When the idle ones are looked for next.
+    next_check: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    conn: Option<Conn>,
+}
+
+#[derive(Debug)]
+struct Conn {
+    stream: TcpStream,
+    tuple: FiveTuple,
+    /// The start of a message whose end has not come.
+    partial: Vec<u8>,
+    /// What the client has not taken, from `sent` on.
+    unsent: Vec<u8>,
+    sent: usize,
+    is_dirty: bool,
+    waits_to_write: bool,
+    last_message: Instant,
+    /// Allocations on this connection: it has no time limit while there is one.
+    allocations: u32,
+    _admission: Admission,
+}
+
+/// A connection, as tokens and links name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ConnId {
+    pub(super) index: u32,
+    pub(super) generation: u32,
+}
+
+/// Bytes read from a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Received {
+    /// How many lie in the room, those kept from before included.
+    pub(super) len: usize,
+    /// The kernel has no more of them.
+    pub(super) is_all: bool,
+}
+
+/// Why nothing more is to be expected of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The client closed it, or it broke.
+    Gone,
+    /// What came is neither STUN nor ChannelData.
+    Noise,
+}
+
+impl Conns {
+    /// Takes a connection in and has it watched. `token` makes the poll token of an id.
+    pub(super) fn add(
+        &mut self,
+        poll: &Poll,
+        token: impl FnOnce(ConnId) -> u64,
+        stream: TcpStream,
+        tuple: FiveTuple,
+        admission: Admission,
+        now: Instant,
+    ) -> io::Result<ConnId> {
+        let index = self.vacant.last().copied().unwrap_or(self.slots.len() as u32);
+        if index as usize == self.slots.len() {
+            self.slots.push(Slot::default());
+            self.vacant.push(index);
+        }
+        let slot = &mut self.slots[index as usize];
+        let id = ConnId { index, generation: slot.generation };
+        poll.add(stream.as_fd(), token(id), Interest::Read)?;
+        self.vacant.pop();
+        slot.conn = Some(Conn {
+            stream,
+            tuple,
+            partial: Vec::new(),
+            unsent: Vec::new(),
+            sent: 0,
+            is_dirty: false,
+            waits_to_write: false,
+            last_message: now,
+            allocations: 0,
+            _admission: admission,
+        });
+        let check = now + IDLE;
+        self.next_check = Some(self.next_check.map_or(check, |next| next.min(check)));
+        Ok(id)
+    }
+
+    /// Who is on a connection.
+    pub(super) fn tuple(&self, id: ConnId) -> Option<FiveTuple> {
+        self.get(id).map(|conn| conn.tuple)
+    }
+
+    /// The id of the connection in this slot.
+    pub(super) fn id(&self, index: u32) -> Option<ConnId> {
+        let slot = self.slots.get(index as usize)?;
+        slot.conn.as_ref().map(|_| ConnId { index, generation: slot.generation })
+    }
+
+    /// Notes that an allocation on this connection began (+1) or ended (-1).
+    pub(super) fn count_allocation(&mut self, index: u32, tuple: &FiveTuple, began: bool, now: Instant) {
+        let conn = self.slots.get_mut(index as usize).and_then(|slot| slot.conn.as_mut());
+        if let Some(conn) = conn.filter(|conn| conn.tuple == *tuple) {
+            conn.allocations = if began { conn.allocations + 1 } else { conn.allocations.saturating_sub(1) };
+            conn.last_message = now;
+            let check = now + IDLE;
+            self.next_check = Some(self.next_check.map_or(check, |next| next.min(check)));
+        }
+    }
+
+    /// Reads what has come into `room`, behind the start of a message that was kept. `None`: nothing came.
+    pub(super) fn read(&mut self, id: ConnId, room: &mut [u8]) -> Result<Option<Received>, End> {
+        let Some(conn) = self.get_mut(id) else { return Ok(None) };
+        let held = conn.partial.len();
+        let (head, space) = room.split_at_mut_checked(held).ok_or(End::Noise)?;
+        head.copy_from_slice(&conn.partial);
+        let wanted = space.len();
+        match conn.stream.read(space) {
+            Ok(0) => Err(End::Gone),
+            Ok(count) => Ok(Some(Received { len: held + count, is_all: count < wanted })),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
+            Err(_) => Err(End::Gone),
+        }
+    }
+
+    /// Keeps the start of a message for the next read. `had_message`: whole ones stood before it.
+    pub(super) fn keep(&mut self, id: ConnId, rest: &[u8], had_message: bool, now: Instant) {
+        let Some(conn) = self.get_mut(id) else { return };
+        if had_message {
+            conn.last_message = now;
+        }
+        conn.partial.clear();
+        if rest.is_empty() && conn.partial.capacity() > 4096 {
+            conn.partial = Vec::new();
+        }
+        conn.partial.extend_from_slice(rest);
+    }
+
+    /// Queues bytes for a client. `Ok(false)`: data that the client is too slow for, dropped. `Err`: it must go.
+    pub(super) fn queue(&mut self, index: u32, tuple: &FiveTuple, bytes: &[u8], is_data: bool) -> Result<bool, End> {
+        let Some(slot) = self.slots.get_mut(index as usize) else { return Ok(false) };
+        let Some(conn) = slot.conn.as_mut().filter(|conn| conn.tuple == *tuple) else { return Ok(false) };
+        let waiting = conn.unsent.len() - conn.sent;
+        if is_data && waiting + bytes.len() > MAX_UNSENT_DATA {
+            return Ok(false);
+        }
+        if waiting + bytes.len() > MAX_UNSENT {
+            return Err(End::Gone);
+        }
+        conn.unsent.extend_from_slice(bytes);
+        if !conn.is_dirty {
+            conn.is_dirty = true;
+            self.dirty.push(index);
+        }
+        Ok(true)
+    }
+
+    /// Sends what was queued, one write a connection. Those that broke are told to `broken`.
+    pub(super) fn flush(&mut self, poll: &Poll, token: impl Fn(ConnId) -> u64, broken: &mut Vec<ConnId>) {
+        let mut dirty = core::mem::take(&mut self.dirty);
+        for index in dirty.drain(..) {
+            let Some(id) = self.id(index) else { continue };
+            if self.write(poll, &token, id).is_err() {
+                broken.push(id);
+            }
+        }
+        self.dirty = dirty;
+    }
+
+    /// Writes what waits on one connection, and watches for room while something is left.
+    pub(super) fn write(&mut self, poll: &Poll, token: impl Fn(ConnId) -> u64, id: ConnId) -> Result<(), End> {
+        let Some(conn) = self.get_mut(id) else { return Ok(()) };
+        conn.is_dirty = false;
+        while conn.sent < conn.unsent.len() {
+            match conn.stream.write(conn.unsent.get(conn.sent..).unwrap_or_default()) {
+                Ok(0) => return Err(End::Gone),
+                Ok(count) => conn.sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(End::Gone),
+            }
+        }
+        let is_done = conn.sent == conn.unsent.len();
+        if is_done {
+            conn.unsent.clear();
+            if conn.unsent.capacity() > 4096 {
+                conn.unsent = Vec::new();
+            }
+            conn.sent = 0;
+        } else if conn.sent > MAX_UNSENT {
+            conn.unsent.drain(..conn.sent);
+            conn.sent = 0;
+        }
+        if conn.waits_to_write == is_done {
+            conn.waits_to_write = !is_done;
+            let interest = if is_done { Interest::Read } else { Interest::ReadWrite };
+            poll.modify(conn.stream.as_fd(), token(id), interest).map_err(|_| End::Gone)?;
+        }
+        Ok(())
+    }
+
+    /// Closes a connection; its descriptor and its place in the books are free after.
+    pub(super) fn close(&mut self, id: ConnId) -> Option<FiveTuple> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        if slot.generation != id.generation {
+            return None;
+        }
+        let conn = slot.conn.take()?;
+        slot.generation = (slot.generation + 1) & GENERATION;
+        self.vacant.push(id.index);
+        Some(conn.tuple)
+    }
+
+    /// When [`Conns::idle`] has to look next.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.next_check
+    }
+
+    /// The connections whose time is over.
+    pub(super) fn idle(&mut self, now: Instant) -> Vec<ConnId> {
+        if self.next_check.is_none_or(|check| check > now) {
+            return Vec::new();
+        }
+        let mut idle = Vec::new();
+        let mut next: Option<Instant> = None;
+        for (index, slot) in self.slots.iter().enumerate() {
+            let Some(conn) = slot.conn.as_ref().filter(|conn| conn.allocations == 0) else { continue };
+            let end = conn.last_message + IDLE;
+            if end <= now {
+                idle.push(ConnId { index: index as u32, generation: slot.generation });
+            } else {
+                next = Some(next.map_or(end, |next| next.min(end)));
+            }
+        }
+        self.next_check = next;
+        idle
+    }
+
+    fn get(&self, id: ConnId) -> Option<&Conn> {
+        let slot = self.slots.get(id.index as usize)?;
+        slot.conn.as_ref().filter(|_| slot.generation == id.generation)
+    }
+
+    fn get_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        slot.conn.as_mut().filter(|_| slot.generation == id.generation)
+    }
+}
+
+/// Room for one read: a partial message and the longest rest of it, and more.
+pub(super) const READ_ROOM: usize = MAX_MESSAGE + (64 << 10);

@@ -1,0 +1,229 @@
+//! What the workers share: who has how many allocations and connections, which relay ports are whose, and the
+//! server's bandwidth.
+//!
+//! Locks are taken when an allocation or a connection begins or ends, never per packet; a packet reads one bit
+//! ([`Ledger::is_live`]) and only when it goes between two of our own relay ports. Every claim gives itself back.
+#![forbid(unsafe_code)]
+
+use crate::time::{Instant, Now};
+use crate::turn::Bind;
+use crate::turn::BindError;
+use crate::turn::peers::RelayAddress;
+use crate::turn::policy::Limits;
+use crate::turn::ports::{self, Ports};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The shared books of a server.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    ports: Mutex<Ports>,
+    accounts: Mutex<Accounts>,
+    connections: Mutex<HashMap<IpAddr, u32>>,
+    live: Vec<LivePorts>,
+    /// When the server's bandwidth is all there again, in nanoseconds of the monotonic clock.
+    bandwidth_full_at: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Accounts {
+    allocations: u32,
+    by_user: HashMap<Box<str>, u32>,
+}
+
+/// Which ports of one relay address an allocation lives on.
+#[derive(Debug)]
+struct LivePorts {
+    address: IpAddr,
+    bits: Box<[AtomicU64]>,
+}
+
+/// How the relay ports are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortUse {
+    /// Ports an allocation could get.
+    pub free: u64,
+    /// Ports that are taken or held back.
+    pub used: u64,
+}
+
+/// An allocation's place in the books; dropping it clears the place.
+#[derive(Debug)]
+pub(super) struct Claim {
+    ledger: Arc<Ledger>,
+    user: Box<str>,
+    /// The port, once there is one.
+    port: Option<ports::Claim>,
+}
+
+/// A connection's place in the books; dropping it clears the place.
+#[derive(Debug)]
+pub(super) struct Admission {
+    ledger: Arc<Ledger>,
+    network: IpAddr,
+}
+
+/// Ports tried for one allocation when other programs sit in the range.
+const ATTEMPTS: usize = 16;
+const WORDS: usize = 65_536 / 64;
+const SECOND: u64 = 1_000_000_000;
+
+impl Ledger {
+    /// Empty books over these relay addresses and ports.
+    pub(super) fn new(addresses: &[RelayAddress], range: RangeInclusive<u16>) -> Self {
+        let live = |address: &RelayAddress| LivePorts {
+            address: address.local,
+            bits: (0..WORDS).map(|_| AtomicU64::new(0)).collect(),
+        };
+        Self {
+            ports: Mutex::new(Ports::new(addresses, range)),
+            accounts: Mutex::default(),
+            connections: Mutex::default(),
+            live: addresses.iter().map(live).collect(),
+            bandwidth_full_at: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether an allocation lives on this relay port.
+    pub(super) fn is_live(&self, local: SocketAddr) -> bool {
+        self.bit(local).is_some_and(|(word, mask)| word.load(Ordering::Acquire) & mask != 0)
+    }
+
+    /// How the relay ports are used now.
+    pub(super) fn ports(&self) -> PortUse {
+        let ports = lock(&self.ports);
+        PortUse { free: ports.free(), used: ports.used() }
+    }
+
+    /// Books an allocation: the quota first, then ports, until `open` makes a socket on one.
+    pub(super) fn claim<S>(
+        self: &Arc<Self>,
+        now: Now,
+        limits: &Limits,
+        bind: &Bind,
+        mut open: impl FnMut(SocketAddr) -> std::io::Result<S>,
+    ) -> Result<(Claim, ports::Claim, S), BindError> {
+        let mut claim = self.admit(limits, &bind.user)?;
+        let mut chance = bind.chance;
+        for attempt in 0..ATTEMPTS {
+            chance[0] = chance[0].wrapping_add(attempt as u8);
+            let taken = lock(&self.ports).take(now.mono, bind.family, bind.want, &bind.user, chance);
+            let taken = taken.ok_or(BindError::NoPort)?;
+            let address = SocketAddr::new(taken.address.local, taken.port);
+            match open(address) {
+                Ok(socket) => {
+                    claim.port = Some(taken);
+                    self.set_live(address, true);
+                    return Ok((claim, taken, socket));
+                }
+                Err(error) => {
+                    lock(&self.ports).give_back(now.mono, taken);
+                    match error.raw_os_error() {
+                        Some(libc::EADDRINUSE | libc::EACCES) => {} // another program's port: try the next
+                        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
+                            return Err(BindError::NoResources);
+                        }
+                        _ => {
+                            tracing::warn!(relay = %address, %error, "the relay socket cannot be made");
+                            return Err(BindError::System);
+                        }
+                    }
+                }
+            }
+        }
+        Err(BindError::NoPort)
+    }
+
+    /// Books a connection from `from`; `None` when its network has as many as permitted.
+    pub(super) fn connect(self: &Arc<Self>, from: IpAddr, limit: u32) -> Option<Admission> {
+        let network = match from {
+            IpAddr::V4(_) => from,
+            IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
+        };
+        let mut connections = lock(&self.connections);
+        let count = connections.entry(network).or_insert(0);
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        Some(Admission { ledger: Arc::clone(self), network })
+    }
+
+    /// Draws `amount` bytes of the server's bandwidth of `rate` bytes a second.
+    pub(super) fn draw(&self, now: Instant, rate: u64, amount: u64) -> bool {
+        let cost = u64::try_from(u128::from(amount) * u128::from(SECOND) / u128::from(rate.max(1))).unwrap_or(u64::MAX);
+        let drawn = self.bandwidth_full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+            let debt = full_at.saturating_sub(now.0);
+            (debt == 0 || debt.saturating_add(cost) <= SECOND).then(|| (now.0 + debt).saturating_add(cost))
+        });
+        drawn.is_ok()
+    }
+
+    fn admit(self: &Arc<Self>, limits: &Limits, user: &str) -> Result<Claim, BindError> {
+        let mut accounts = lock(&self.accounts);
+        if limits.allocations != 0 && accounts.allocations >= limits.allocations {
+            return Err(BindError::Quota);
+        }
+        let has = accounts.by_user.get(user).copied().unwrap_or(0);
+        if limits.allocations_per_user != 0 && has >= limits.allocations_per_user {
+            return Err(BindError::Quota);
+        }
+        accounts.allocations += 1;
+        accounts.by_user.insert(user.into(), has + 1);
+        Ok(Claim { ledger: Arc::clone(self), user: user.into(), port: None })
+    }
+
+    fn set_live(&self, local: SocketAddr, is_live: bool) {
+        if let Some((word, mask)) = self.bit(local) {
+            if is_live {
+                word.fetch_or(mask, Ordering::Release);
+            } else {
+                word.fetch_and(!mask, Ordering::Release);
+            }
+        }
+    }
+
+    fn bit(&self, local: SocketAddr) -> Option<(&AtomicU64, u64)> {
+        let ports = self.live.iter().find(|ports| ports.address == local.ip())?;
+        let word = ports.bits.get(usize::from(local.port() / 64))?;
+        Some((word, 1 << (local.port() % 64)))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(port) = self.port {
+            self.ledger.set_live(SocketAddr::new(port.address.local, port.port), false);
+            lock(&self.ledger.ports).give_back(crate::net::clock::now().mono, port);
+        }
+        let mut accounts = lock(&self.ledger.accounts);
+        accounts.allocations = accounts.allocations.saturating_sub(1);
+        decrement(&mut accounts.by_user, &self.user);
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        decrement(&mut lock(&self.ledger.connections), &self.network);
+    }
+}
+
+fn decrement<K: std::hash::Hash + Eq + std::borrow::Borrow<Q>, Q: std::hash::Hash + Eq + ?Sized>(
+    counts: &mut HashMap<K, u32>,
+    key: &Q,
+) {
+    if let Some(count) = counts.get_mut(key) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+/// The books are right after every statement, so a panic elsewhere does not spoil them.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,340 @@
+//! The sockets of a worker: listeners, relay sockets, and what waits to be sent on them.
+#![forbid(unsafe_code)]
+
+use super::ACCEPT_PAUSE;
+use super::conns::ConnId;
+use super::ledger::Claim;
+use crate::net::poll::{Interest, Poll};
+use crate::net::tcp;
+use crate::net::udp::{self, BATCH, Batch, Outgoing};
+use crate::time::Instant;
+use crate::turn::RelayId;
+use crate::turn::refusal::Dropped;
+use crate::turn::tally::Transport;
+use crate::wire::Packet;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Why the workers did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// A listener could not be opened.
+    Listen {
+        /// For which transport.
+        transport: Transport,
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system refused something else: a thread, epoll, chance.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { transport, address, source } => {
+                let key = transport.label();
+                write!(f, "listen.{key} = \"{address}\": {source}")?;
+                let (name, port, ip) = (key.to_uppercase(), address.port(), address.ip());
+                match source.raw_os_error() {
+                    Some(libc::EADDRINUSE) => write!(
+                        f,
+                        "; another program has this {name} port: end it (ss -lnp 'sport = {port}' names it) or choose \
+                         another port"
+                    ),
+                    Some(libc::EADDRNOTAVAIL) => {
+                        write!(f, "; no interface of this host has {ip}: use 0.0.0.0 or [::] for all")
+                    }
+                    Some(libc::EACCES) => write!(f, "; ports below 1024 need CAP_NET_BIND_SERVICE"),
+                    _ => Ok(()),
+                }
+            }
+            Self::System(error) => write!(f, "the workers cannot start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// What an epoll event means, packed into its 64 bits: a kind, a generation of 24 bits, an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Token {
+    Mailbox,
+    Udp(u32),
+    Tcp(u32),
+    Relay(RelayId),
+    Conn(ConnId),
+}
+
+const GENERATION: u32 = 0x00FF_FFFF;
+
+impl From<Token> for u64 {
+    fn from(token: Token) -> Self {
+        let (kind, generation, index) = match token {
+            Token::Mailbox => (0, 0, 0),
+            Token::Udp(index) => (1, 0, index),
+            Token::Tcp(index) => (2, 0, index),
+            Token::Relay(RelayId { index, generation }) => (3, generation, index),
+            Token::Conn(ConnId { index, generation }) => (4, generation, index),
+        };
+        kind << 56 | Self::from(generation & GENERATION) << 32 | Self::from(index)
+    }
+}
+
+impl From<u64> for Token {
+    fn from(bits: u64) -> Self {
+        let index = bits as u32;
+        let generation = (bits >> 32) as u32 & GENERATION;
+        match bits >> 56 {
+            1 => Self::Udp(index),
+            2 => Self::Tcp(index),
+            3 => Self::Relay(RelayId { index, generation }),
+            4 => Self::Conn(ConnId { index, generation }),
+            _ => Self::Mailbox,
+        }
+    }
+}
+
+/// One worker's listeners.
+#[derive(Debug, Default)]
+pub(super) struct Share {
+    pub(super) udp: Vec<UdpListener>,
+    pub(super) tcp: Vec<TcpListener>,
+}
+
+#[derive(Debug)]
+pub(super) struct UdpListener {
+    pub(super) socket: OwnedFd,
+    pub(super) address: SocketAddr,
+    /// Bound to every address: answers must say which of them they leave from.
+    pub(super) is_wildcard: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct TcpListener {
+    pub(super) socket: std::net::TcpListener,
+    pub(super) address: SocketAddr,
+    /// Out of descriptors: not looked at before this moment.
+    pub(super) paused_until: Option<Instant>,
+}
+
+impl Share {
+    pub(super) fn addresses(&self) -> Vec<(Transport, SocketAddr)> {
+        let udp = self.udp.iter().map(|listener| (Transport::Udp, listener.address));
+        let tcp = self.tcp.iter().map(|listener| (Transport::Tcp, listener.address));
+        udp.chain(tcp).collect()
+    }
+}
+
+/// Opens every listener once for each worker.
+pub(super) fn open(udp: &[SocketAddr], tcp: &[SocketAddr], workers: usize) -> Result<Vec<Share>, StartError> {
+    let mut shares: Vec<Share> = (0..workers).map(|_| Share::default()).collect();
+    for address in udp {
+        let error = |source| StartError::Listen { transport: Transport::Udp, address: *address, source };
+        if is_without_ipv6(udp::probe(*address), *address).map_err(error)? {
+            continue;
+        }
+        let mut address = *address;
+        for share in &mut shares {
+            let socket = udp::listen(address).map_err(error)?;
+            // Port 0 becomes a real one with the first worker's socket, and the others join it there.
+            address = udp::local_address(socket.as_fd()).map_err(error)?;
+            share.udp.push(UdpListener { socket, address, is_wildcard: address.ip().is_unspecified() });
+        }
+    }
+    for address in tcp {
+        let error = |source| StartError::Listen { transport: Transport::Tcp, address: *address, source };
+        if is_without_ipv6(tcp::probe(*address), *address).map_err(error)? {
+            continue;
+        }
+        let mut address = *address;
+        for share in &mut shares {
+            let socket = tcp::listen(address).map_err(error)?;
+            address = socket.local_addr().map_err(error)?;
+            share.tcp.push(TcpListener { socket, address, paused_until: None });
+        }
+    }
+    Ok(shares)
+}
+
+/// "[::]" on a host without IPv6 is no mistake: IPv4 alone is what there is.
+fn is_without_ipv6(probed: io::Result<()>, address: SocketAddr) -> io::Result<bool> {
+    match probed {
+        Ok(()) => Ok(false),
+        Err(error) if address.ip().is_unspecified() && address.is_ipv6() => match error.raw_os_error() {
+            Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL) => {
+                tracing::warn!(listener = %address, "this host has no IPv6: the listener is left out");
+                Ok(true)
+            }
+            _ => Err(error),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+impl TcpListener {
+    /// Takes the next connection. Without descriptors the listener rests a moment, so that the worker does not spin.
+    pub(super) fn accept(&mut self, poll: &Poll, at: u32, now: Instant) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+        let _ = at;
+        match tcp::accept(&self.socket) {
+            Ok(accepted) => Ok(Some(accepted)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted) => {
+                Ok(None)
+            }
+            Err(error) => {
+                poll.remove(self.socket.as_fd())?;
+                self.paused_until = Some(now + ACCEPT_PAUSE);
+                Err(error)
+            }
+        }
+    }
+
+    /// Looks again at a listener that rested long enough.
+    pub(super) fn resume(&mut self, poll: &Poll, at: u32, now: Instant) {
+        if self.paused_until.is_some_and(|until| until <= now) {
+            self.paused_until = None;
+            if poll.add(self.socket.as_fd(), Token::Tcp(at).into(), Interest::Read).is_err() {
+                self.paused_until = Some(now + ACCEPT_PAUSE);
+            }
+        }
+    }
+}
+
+/// The relay sockets of a worker, by the index of their allocation.
+#[derive(Debug, Default)]
+pub(super) struct Relays {
+    slots: Vec<Option<Relay>>,
+}
+
+#[derive(Debug)]
+struct Relay {
+    generation: u32,
+    socket: OwnedFd,
+    /// Datagrams asked for at once: doubled while they all come, one again when not. A second look that finds nothing
+    /// would cost as much as a packet.
+    depth: u8,
+    _claim: Claim,
+}
+
+impl Relays {
+    pub(super) fn insert(&mut self, id: RelayId, socket: OwnedFd, claim: Claim) {
+        let index = id.index as usize;
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, || None);
+        }
+        self.slots[index] = Some(Relay { generation: id.generation, socket, depth: 1, _claim: claim });
+    }
+
+    /// Closes a relay socket and gives its port back.
+    pub(super) fn remove(&mut self, id: RelayId) {
+        if self.get(id).is_some() {
+            self.slots[id.index as usize] = None;
+        }
+    }
+
+    pub(super) fn socket(&self, id: RelayId) -> Option<BorrowedFd<'_>> {
+        self.get(id).map(|relay| relay.socket.as_fd())
+    }
+
+    pub(super) fn depth(&self, id: RelayId) -> usize {
+        self.get(id).map_or(1, |relay| relay.depth.into())
+    }
+
+    pub(super) fn note_depth(&mut self, id: RelayId, received: usize) {
+        if let Some(Some(relay)) = self.slots.get_mut(id.index as usize) {
+            let is_full = received >= usize::from(relay.depth);
+            relay.depth = if is_full { (relay.depth * 2).min(BATCH as u8) } else { 1 };
+        }
+    }
+
+    fn get(&self, id: RelayId) -> Option<&Relay> {
+        self.slots.get(id.index as usize)?.as_ref().filter(|relay| relay.generation == id.generation)
+    }
+}
+
+/// Datagrams that wait for the end of the wake-up, in the order they came.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    queue: Vec<Waiting>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    by: By,
+    slot: u32,
+    to: SocketAddr,
+    source: Option<IpAddr>,
+}
+
+/// Which socket a datagram leaves by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum By {
+    Listener(u32),
+    Relay(RelayId),
+}
+
+impl Outbox {
+    pub(super) fn push_to_client(&mut self, listener: u32, slot: usize, to: SocketAddr, source: Option<IpAddr>) {
+        self.queue.push(Waiting { by: By::Listener(listener), slot: slot as u32, to, source });
+    }
+
+    pub(super) fn push_to_peer(&mut self, relay: RelayId, slot: usize, to: SocketAddr) {
+        self.queue.push(Waiting { by: By::Relay(relay), slot: slot as u32, to, source: None });
+    }
+
+    /// Sends everything, one call a socket; the order within a socket is kept. `dropped` hears of each that could not go.
+    pub(super) fn send(
+        &mut self,
+        batch: &mut Batch,
+        slots: &[Packet],
+        listeners: &[UdpListener],
+        relays: &Relays,
+        mut dropped: impl FnMut(Dropped),
+    ) {
+        // A stable sort keeps the order of each flow.
+        self.queue.sort_by_key(|waiting| waiting.by);
+        for run in self.queue.chunk_by(|a, b| a.by == b.by) {
+            let socket = match run.first().map(|waiting| waiting.by) {
+                Some(By::Listener(at)) => listeners.get(at as usize).map(|listener| listener.socket.as_fd()),
+                Some(By::Relay(id)) => relays.socket(id),
+                None => None,
+            };
+            let Some(socket) = socket else { continue };
+            let packets = run.iter().map(|waiting| Outgoing {
+                data: slots.get(waiting.slot as usize).map(Packet::data).unwrap_or_default(),
+                to: waiting.to,
+                source: waiting.source,
+            });
+            batch.send(socket, packets, |_, error| dropped(reason(&error)));
+        }
+        self.queue.clear();
+    }
+}
+
+fn reason(error: &io::Error) -> Dropped {
+    match error.raw_os_error() {
+        Some(libc::EMSGSIZE) => Dropped::TooLarge,
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Dropped::SendBuffer,
+        _ => Dropped::SendFailed,
+    }
+}
+
+/// An address without IPv6's flow label, which differs between packets of one client.
+pub(super) fn plain(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(mut v6) => {
+            v6.set_flowinfo(0);
+            v6.into()
+        }
+        SocketAddr::V4(_) => address,
+    }
+}
+
+/// An allocation's name in the log.
+pub(super) fn name(id: RelayId) -> String {
+    format!("{:x}-{:x}", id.index, id.generation)
+}
