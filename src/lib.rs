@@ -1,4 +1,5 @@
 //! turnserver.
+pub mod config;
 pub mod time;
 pub mod turn;
 pub mod wire;
