@@ -3,6 +3,7 @@
 //! Most stories go through the router in process, with a clock that only moves when told; the last ones need a real
 //! socket, because what they are about is a client that dawdles.
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};

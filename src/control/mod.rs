@@ -19,8 +19,7 @@ use crate::turn::policy::Policy;
 use crate::turn::tally::Transport;
 use crate::worker::{self, Handle, PortUse, Setup, StartError};
 use core::fmt;
-use core::future::pending;
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use http::connections::{Bounds, Door};
 use http::{App, Settings, Stage};
 use keys::Keyring;
@@ -32,7 +31,7 @@ use std::sync::{Arc, Weak};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch as channel;
-use tokio::time::{Interval, interval};
+use tokio::time::interval;
 use watch::Watch;
 
 /// What a server is started with.
@@ -136,8 +135,6 @@ async fn run(start: Start) -> Result<(), ServeError> {
     let kept = Kept::of(&config, secrets, keys)?;
 
     config.http.listen.addresses = http.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-    drop_absent_families(&mut config.listen.udp);
-    drop_absent_families(&mut config.listen.tcp);
     let policy = kept.policy(&config, &host, &nonce_key)?;
     let setup = Setup {
         udp: config.listen.udp.addresses.clone(),
@@ -186,14 +183,13 @@ struct Server {
     manager: ServiceManager,
 }
 
-const GLANCE: Duration = seconds(2); // at the secret file and the threads
+const GLANCE: Duration = seconds(2); // at the secret file and the workers, unless the watchdog is in a hurry
 const FAREWELL: Duration = seconds(2); // for HTTP answers under way
 
 impl Server {
     /// Returns when a signal asks for the end.
     async fn watch_over(&mut self, signals: &mut Signals) {
-        let mut glance = interval(GLANCE);
-        let mut heartbeat = self.manager.heartbeat().map(interval);
+        let mut glance = interval(self.manager.heartbeat().map_or(GLANCE, |due| due.min(GLANCE)));
         let mut was_alive = true;
         loop {
             tokio::select! {
@@ -201,16 +197,16 @@ impl Server {
                     Asked::End => return,
                     Asked::Reload => self.reload(),
                 },
-                () = beat(&mut heartbeat) => if self.handle.is_alive() {
-                    self.manager.say(Word::Alive);
-                },
                 _ = glance.tick() => {
                     if self.secret_file.has_changed() {
                         self.reload_secrets();
                     }
+                    // Asking is what makes the workers answer, so nobody else asks.
                     let is_alive = self.handle.is_alive();
-                    if was_alive && !is_alive {
-                        tracing::error!("a worker thread no longer turns over; restart the server");
+                    if is_alive {
+                        self.manager.say(Word::Alive);
+                    } else if was_alive {
+                        tracing::error!("a worker thread does not answer; restart the server if this stays so");
                     }
                     was_alive = is_alive;
                 }
@@ -265,13 +261,15 @@ impl Server {
     }
 
     fn reload_secrets(&mut self) {
-        let policy = secrets_of(&self.config).and_then(|file| {
-            self.kept.file = file;
-            Ok(self.kept.policy(&self.config, &self.host, &self.nonce_key)?)
+        let next = secrets_of(&self.config).and_then(|file| {
+            let kept = Kept { file, ..self.kept.clone() };
+            let policy = kept.policy(&self.config, &self.host, &self.nonce_key)?;
+            Ok((kept, policy))
         });
-        match policy {
-            Ok(policy) => {
+        match next {
+            Ok((kept, policy)) => {
                 tracing::info!(secrets = policy.auth.secrets.len(), "secret file reloaded");
+                self.kept = kept;
                 self.put_in_force(policy);
             }
             Err(error) => tracing::error!(%error, "secret file not reloaded; nothing has changed"),
@@ -280,7 +278,7 @@ impl Server {
 
     fn put_in_force(&self, policy: Policy) {
         self.app.set_settings(self.kept.settings(&self.config, &policy));
-        self.handle.set_policy(Arc::new(policy));
+        self.handle.set_policy(&Arc::new(policy));
     }
 
     async fn stop(self, signals: &mut Signals, door: &Door, close: &channel::Sender<bool>) -> Result<(), ServeError> {
@@ -364,6 +362,8 @@ fn keep_what_needs_a_restart(running: &Config, next: &mut Config) -> Vec<&'stati
         keep_listeners("listen.udp", &running.listen.udp, &mut next.listen.udp),
         keep_listeners("listen.tcp", &running.listen.tcp, &mut next.listen.tcp),
         keep_listeners("http.listen", &running.http.listen, &mut next.http.listen),
+        keep("relay.addresses", &running.relay.addresses, &mut next.relay.addresses),
+        keep("relay.external", &running.relay.external, &mut next.relay.external),
         keep("relay.ports", &running.relay.ports, &mut next.relay.ports),
         keep("data_plane.workers", &running.data_plane.workers, &mut next.data_plane.workers),
         keep("log.level", &running.log.level, &mut next.log.level),
@@ -390,14 +390,6 @@ fn keep_listeners(key: &'static str, running: &Listeners, next: &mut Listeners) 
 fn changed_keys(before: &Config, after: &Config) -> Vec<&'static str> {
     let (before, after) = (before.effective(), after.effective());
     before.into_iter().zip(after).filter(|(before, after)| before != after).map(|((key, _), _)| key).collect()
-}
-
-/// A default on an address family that this host lacks is passed over.
-fn drop_absent_families(listeners: &mut Listeners) {
-    if listeners.is_default {
-        let is_there = |ip: IpAddr| std::net::UdpSocket::bind((ip, 0)).is_ok();
-        listeners.addresses.retain(|address| is_there(address.ip()));
-    }
 }
 
 fn open_http(listeners: &Listeners) -> Result<Vec<TcpListener>, ServeError> {
@@ -429,13 +421,6 @@ fn sources(handle: &Arc<Handle>) -> Sources {
     let weak: Weak<Handle> = Arc::downgrade(handle);
     let relay_ports = move || weak.upgrade().map_or(PortUse { free: 0, used: 0 }, |handle| handle.relay_ports());
     Sources { tallies: handle.tallies().to_vec(), relay_ports: Box::new(relay_ports) }
-}
-
-async fn beat(heartbeat: &mut Option<Interval>) {
-    match heartbeat {
-        Some(heartbeat) => drop(heartbeat.tick().await),
-        None => pending().await,
-    }
 }
 
 impl Ready {
