@@ -348,7 +348,12 @@ impl Kept {
 
 fn secrets_of(config: &Config) -> Result<Vec<Secret>, ServeError> {
     let Some(path) = &config.auth.secret_file else { return Ok(Vec::new()) };
-    watch::secrets(path).map_err(|error| ServeError::SecretFile(path.clone(), error))
+    let secrets = watch::secrets(path).and_then(|secrets| match secrets.is_empty() {
+        // An editor that empties a file before it writes must not leave us without secrets in between.
+        true => Err(io::Error::new(io::ErrorKind::InvalidData, "holds no secret; write one a line, the newest first")),
+        false => Ok(secrets),
+    });
+    secrets.map_err(|error| ServeError::SecretFile(path.clone(), error))
 }
 
 /// Puts the running values of what only a start can change into `next`, and names those that differ.
