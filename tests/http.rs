@@ -295,7 +295,8 @@ async fn the_metrics_are_the_sum_of_all_workers() {
 async fn promtool_has_nothing_to_say_about_the_metrics() {
     let heard = site().asks(get("/metrics").from(LOCAL)).await;
     assert_eq!(heard.header("content-type"), "text/plain; version=0.0.4");
-    let started = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let started =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let Ok(mut promtool) = started else { return skipped("promtool is not installed: the metrics are not checked") };
     promtool.stdin.take().unwrap().write_all(heard.text().as_bytes()).unwrap();
     let outcome = promtool.wait_with_output().unwrap();

@@ -30,7 +30,8 @@ fn a_reload_swaps_keys_and_names_what_needs_a_restart() {
     let mut server = Server::starts("reload", CONFIG);
     server.tells("READY=1");
     assert_eq!(server.mints("first-key-first-key"), 201);
-    let next = CONFIG.replace("first-key-first-key", "other-key-other-key").replace("127.0.0.1:0\"] # udp", "127.0.0.1:9\"]");
+    let next =
+        CONFIG.replace("first-key-first-key", "other-key-other-key").replace("127.0.0.1:0\"] # udp", "127.0.0.1:9\"]");
     server.reads(&next);
     server.gets("HUP");
     server.tells("RELOADING=1");

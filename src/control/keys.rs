@@ -197,7 +197,8 @@ mod tests {
     use super::*;
 
     fn keyring() -> Keyring {
-        let key = |id: &str, secret: &str, scope| ApiKey { id: id.into(), secret: Secret::new(secret), scopes: vec![scope] };
+        let key =
+            |id: &str, secret: &str, scope| ApiKey { id: id.into(), secret: Secret::new(secret), scopes: vec![scope] };
         Keyring::new(&[
             key("signaling", "m", Scope::Mint),
             key("prometheus", "r", Scope::Read),
@@ -232,7 +233,7 @@ mod tests {
     #[test]
     fn nothing_printed_for_a_developer_shows_a_key() {
         let key = ApiKey { id: "id".into(), secret: Secret::new("hush"), scopes: vec![Scope::Mint] };
-        let shown = format!("{key:?} {:?} {:?}", Keyring::new(&[key.clone()]), Presented::bare("hush"));
+        let shown = format!("{key:?} {:?} {:?}", Keyring::new(core::slice::from_ref(&key)), Presented::bare("hush"));
         assert!(!shown.contains("hush"), "{shown}");
     }
 

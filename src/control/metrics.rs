@@ -186,8 +186,7 @@ impl Page<'_> {
     }
 
     fn server(&mut self, ports: PortUse, minted: &Minted, draining: bool) {
-        let ports =
-            vec![sample(&[("state", "free")], ports.free), sample(&[("state", "used")], ports.used)];
+        let ports = vec![sample(&[("state", "free")], ports.free), sample(&[("state", "used")], ports.used)];
         self.gauges("relay_ports", "Relay ports, over all relay addresses.", ports);
         let minted = vec![
             sample(&[("api", "ice-servers")], minted.ice_servers.get()),

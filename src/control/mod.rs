@@ -228,14 +228,14 @@ impl Server {
     fn read_again(&self) -> Result<Next, ServeError> {
         let text = match &self.config_file {
             Some(file) => {
-                let text = std::fs::read_to_string(file).map_err(|error| ServeError::ConfigFile(file.clone(), error))?;
+                let text =
+                    std::fs::read_to_string(file).map_err(|error| ServeError::ConfigFile(file.clone(), error))?;
                 Some((file.display().to_string(), text))
             }
             None => None,
         };
-        let environment = std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
+        let environment =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let text = text.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
         let loaded = config::load(text, environment)?;
         let mut config = loaded.config.clone();
@@ -391,10 +391,17 @@ fn keep_listeners(key: &'static str, running: &Listeners, next: &mut Listeners) 
     (!both_default && !all_same).then_some(key)
 }
 
-/// The keys whose shown value differs. A changed secret shows as no change.
+/// The keys that differ, in the order of the example. Those that hold secrets are compared, never shown.
 fn changed_keys(before: &Config, after: &Config) -> Vec<&'static str> {
-    let (before, after) = (before.effective(), after.effective());
-    before.into_iter().zip(after).filter(|(before, after)| before != after).map(|((key, _), _)| key).collect()
+    let differs_unseen = |key: &str| match key {
+        "auth.secrets" => before.auth.secrets != after.auth.secrets,
+        "auth.users" => before.auth.users != after.auth.users,
+        "http.keys" => before.http.keys != after.http.keys,
+        _ => false,
+    };
+    let pairs = before.effective().into_iter().zip(after.effective());
+    let differing = pairs.filter(|((key, before), (_, after))| before != after || differs_unseen(key));
+    differing.map(|((key, _), _)| key).collect()
 }
 
 fn open_http(listeners: &Listeners) -> Result<Vec<TcpListener>, ServeError> {

@@ -91,7 +91,7 @@ mod tests {
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let manager = UnixDatagram::bind_addr(&address).unwrap();
         let service = ServiceManager::at(OsStr::new(&format!("@{name}"))).unwrap();
-        let mut hears = |word| {
+        let hears = |word| {
             service.say(word);
             let mut buffer = [0; 256];
             let length = manager.recv(&mut buffer).unwrap();

@@ -94,9 +94,7 @@ fn paths() -> Value {
 }
 
 fn turn(id: &str) -> Value {
-    let parameter = |name: &str, about: &str, schema: Value| {
-        json!({ "name": name, "in": "query", "required": false, "description": about, "schema": schema })
-    };
+    let parameter = |name: &str, about: &str, schema: Value| json!({ "name": name, "in": "query", "required": false, "description": about, "schema": schema });
     let mut operation = json!({
         "operationId": id,
         "summary": "A time-limited credential as draft-uberti-behave-turn-rest-00 has it",
