@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 use super::load::{Given, Reader, Reading, Value, Word, gather};
-use super::mistake::Mistake;
 use super::near::nearest;
 use super::units::{Fault, Rate, Rhythm};
 use crate::time::Duration;
@@ -54,7 +53,7 @@ macro_rules! keys {
             }
         )+
     ) => {
-        /// The settings in force. [`super::load`] makes it from file, environment and defaults.
+        /// The settings in force. [`load`](fn@super::load) makes it from file, environment and defaults.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct Config {
             $( $(#[doc = $root_why])+ pub $root: $root_type, )+
@@ -140,7 +139,7 @@ keys! {
         /// Users with fixed passwords: { alice = "password" } or "hmac:" and the hex of MD5(user:realm:password).
         users: BTreeMap<String, Password> = "{}",
         /// Time-limited credentials live at most this long, whether minted here or elsewhere.
-        max_ttl: Duration = r#""1d""#,
+        max_ttl: Duration = r#""24h""#,
         /// Whether STUN binding requests need no credential; WebRTC clients send none.
         anonymous_stun: bool = "true",
         /// How long a nonce may be used before clients must take a new one.
@@ -352,7 +351,7 @@ impl Value for Listeners {
         let mut mistakes = Vec::new();
         for item in given.items()? {
             match item.word::<SocketAddr>() {
-                Err(mistake) => mistakes.push(mistake),
+                Err(wrong) => mistakes.extend(wrong),
                 Ok(address) if address.port() != 0 && addresses.contains(&address) => {
                     mistakes.push(item.wrong("listed twice"));
                 }
@@ -664,7 +663,7 @@ impl Value for ApiKey {
         let mut mistakes = Vec::new();
         for (name, given) in given.entries()? {
             let read = match name.as_str() {
-                "id" => given.open().id().map(|read| id = Some(read)).map_err(Vec::from),
+                "id" => given.open().id().map(|read| id = Some(read)),
                 "secret" => Secret::read(&given).map(|read| secret = Some(read)),
                 "scopes" => Vec::<Scope>::read(&given.open()).map(|read| scopes = Some(read)),
                 _ => Err(given.unknown(nearest(&name, API_KEY_FIELDS)).into()),
@@ -698,10 +697,10 @@ impl Value for ApiKey {
 const API_KEY_FIELDS: [&str; 3] = ["id", "secret", "scopes"];
 
 impl Given<'_> {
-    fn id(&self) -> Result<String, Mistake> {
+    fn id(&self) -> Reading<String> {
         let text = self.text()?;
         if text.is_empty() || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
-            return Err(self.wrong("an id has letters, digits, \".\", \"_\" and \"-\" only"));
+            return Err(self.wrong("an id has letters, digits, \".\", \"_\" and \"-\" only").into());
         }
         Ok(text.into())
     }

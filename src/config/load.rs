@@ -179,12 +179,12 @@ impl<'a> Given<'a> {
         matches!(self.written.place, Place::Default)
     }
 
-    pub(super) fn text(&self) -> Result<&'a str, Mistake> {
-        self.value.as_str().ok_or_else(|| self.not_a("a text in quotes"))
+    pub(super) fn text(&self) -> Reading<&'a str> {
+        self.value.as_str().ok_or_else(|| self.not_a("a text in quotes").into())
     }
 
-    pub(super) fn word<T: Word>(&self) -> Result<T, Mistake> {
-        T::parse(self.text()?).map_err(|fault| self.fault(fault))
+    pub(super) fn word<T: Word>(&self) -> Reading<T> {
+        T::parse(self.text()?).map_err(|fault| self.fault(fault).into())
     }
 
     /// The digits of a bare whole number.
@@ -193,17 +193,18 @@ impl<'a> Given<'a> {
         i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(|number| number.to_string())
     }
 
-    pub(super) fn items(&self) -> Result<Vec<Self>, Mistake> {
+    pub(super) fn items(&self) -> Reading<Vec<Self>> {
         let Some(array) = self.value.as_array() else {
             return Err(match self.value.as_str() {
                 Some(_) => self.not_a("a list").hint(format!("put it in brackets: [{}]", self.shown())),
                 None => self.not_a("a list"),
-            });
+            }
+            .into());
         };
         Ok(array.iter().map(|item| self.inner(self.key.clone(), item)).collect())
     }
 
-    pub(super) fn entries(&self) -> Result<Vec<(String, Self)>, Mistake> {
+    pub(super) fn entries(&self) -> Reading<Vec<(String, Self)>> {
         let table = self.value.as_table().ok_or_else(|| self.not_a("a table"))?;
         let entry = |(name, value): (&Spanned<_>, &'a _)| {
             let name: &std::borrow::Cow<'_, str> = name.get_ref();
@@ -316,7 +317,7 @@ macro_rules! words {
             const WORD: bool = true;
 
             fn read(given: &Given<'_>) -> Reading<Self> {
-                Ok(given.word()?)
+                given.word()
             }
 
             fn show(&self) -> toml::Value {
@@ -454,7 +455,7 @@ fn read_default<T: Value>(path: &str, default: &'static str) -> T {
     let value = DeValue::parse(&written.text).expect("the example, defaults and all, is parsed by a test");
     let given =
         Given { key: path.into(), value: value.get_ref(), span: value.span(), written: &written, secret: false };
-    T::read(&given).ok().expect("every default is read whenever anything is")
+    T::read(&given).expect("every default is read whenever anything is")
 }
 
 /// A variable holds TOML, or a bare text, or texts separated by commas: whichever the type takes.
@@ -512,10 +513,7 @@ fn meant(path: &str) -> Option<&'static str> {
     let all: Vec<&'static Key> = all_keys().collect();
     let near =
         |keys: &[&'static Key]| nearest(name, keys.iter().map(|key| key.name)).and_then(|near| named(near, keys));
-    near(&here)
-        .or_else(|| named(name, &all))
-        .or_else(|| nearest(path, all.iter().map(|key| key.path)))
-        .or_else(|| near(&all))
+    near(&here).or_else(|| named(name, &all)).or_else(|| near(&all))
 }
 
 fn named(name: &str, keys: &[&'static Key]) -> Option<&'static str> {

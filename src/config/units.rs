@@ -78,7 +78,7 @@ impl Value for Duration {
         if let Some(number) = given.integer() {
             return Err(given.fault(unit_is_missing(&number)).into());
         }
-        Ok(given.word()?)
+        given.word()
     }
 
     fn show(&self) -> toml::Value {

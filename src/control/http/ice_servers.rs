@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::problem::Problem;
-use super::{App, Wish, body, client, rfc3339};
+use super::{App, Wish, body, client};
 use crate::config::Scope;
 use crate::control::keys::Presented;
 use axum::Json;
@@ -32,7 +32,7 @@ pub(super) async fn mint(State(app): State<Arc<App>>, request: Request) -> Resul
         "username": username,
         "credential": password,
         "ttl": credential.ttl,
-        "expires": rfc3339::utc(credential.minted.expires),
+        "expires": credential.minted.expires.to_string(),
     });
     Ok((StatusCode::CREATED, Json(answer)))
 }

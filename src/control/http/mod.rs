@@ -11,7 +11,6 @@ mod ice_servers;
 mod openapi;
 mod page;
 mod problem;
-mod rfc3339;
 
 use super::keys::{Brake, Denied, Keyring, Presented};
 use super::metrics::{Minted, Sources};
@@ -224,13 +223,19 @@ pub fn router(app: Arc<App>, patience: Duration) -> Router {
         router = router.route(path, methods);
     }
     router
-        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such path: GET /openapi.json lists every one"))
-        .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path has other methods: see the Allow header")
-        })
+        .fallback(no_path)
+        .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(BODY))
         .layer(from_fn(move |request, next| envelope(patience, request, next)))
         .with_state(app)
+}
+
+async fn no_path() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "no such path: GET /openapi.json lists every one")
+}
+
+async fn no_method() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path has other methods: see the Allow header")
 }
 
 /// What every answer has in common.
