@@ -1,38 +1,36 @@
 //! The program as a shell sees it: exit codes, what goes to which stream, what is kept in which file.
 #![expect(clippy::unwrap_used, reason = "a story that cannot go on ends there")]
 
+#[path = "support/temp.rs"]
+mod temp;
+
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use temp::TempDir;
 
-/// A directory of its own for each story, gone afterwards.
-struct Home(PathBuf);
+/// A directory of its own for each story.
+struct Home(TempDir);
 
 impl Home {
     fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("turnserver-cli-{}-{count}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
+        Self(TempDir::new("cli"))
     }
 
     fn with(config: &str) -> Self {
         let home = Self::new();
-        std::fs::write(home.0.join("turnserver.toml"), config).unwrap();
+        std::fs::write(home.0.path().join("turnserver.toml"), config).unwrap();
         home
     }
 
     fn config(&self) -> String {
-        self.0.join("turnserver.toml").display().to_string()
+        self.0.path().join("turnserver.toml").display().to_string()
     }
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_turnserver"));
-        command.env_clear().env("STATE_DIRECTORY", self.0.join("state")).args(args);
-        if self.0.join("turnserver.toml").exists() {
+        command.env_clear().env("STATE_DIRECTORY", self.0.path().join("state")).args(args);
+        if self.0.path().join("turnserver.toml").exists() {
             command.env("TURNSERVER_CONFIG", self.config());
         }
         command
@@ -43,18 +41,12 @@ impl Home {
     }
 
     fn keeps(&self, name: &str, text: &str, mode: u32) -> String {
-        let folder = self.0.join("state");
+        let folder = self.0.path().join("state");
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join(name);
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         path.display().to_string()
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        let _gone = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -112,7 +104,7 @@ fn check_shows_the_settings_in_force_as_toml_that_can_be_read_again() {
     assert!(text.contains("level = \"debug\"  # TURNSERVER__LOG__LEVEL\n"), "{text}");
     assert!(text.contains("secrets = [\"…\"]") && !text.contains("0123456789abcdef"), "{text}");
     assert!(err(&output).starts_with("warning: ") && err(&output).contains("special-purpose"), "{}", err(&output));
-    std::fs::write(home.0.join("turnserver.toml"), &text).unwrap();
+    std::fs::write(home.0.path().join("turnserver.toml"), &text).unwrap();
     assert_eq!(code(&home.runs(&["check"])), 0);
 
     let json: Value = serde_json::from_str(&out(&home.runs(&["check", "--json"]))).unwrap();
@@ -198,13 +190,13 @@ fn a_first_start_keeps_a_secret_and_a_key_that_nobody_else_can_read() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let http = taken.local_addr().unwrap().to_string();
     let start = || home.command(&[]).env("TURNSERVER__HTTP__LISTEN", &http).output().unwrap();
-    let read = |name: &str| std::fs::read_to_string(home.0.join("state").join(name)).unwrap();
+    let read = |name: &str| std::fs::read_to_string(home.0.path().join("state").join(name)).unwrap();
     assert_eq!(code(&start()), 1);
     let kept = (read("secret"), read("api-key"));
     let output = start();
     assert_eq!((read("secret"), read("api-key")), kept, "the second start takes what the first one made");
     for name in ["secret", "api-key"] {
-        let mode = std::fs::metadata(home.0.join("state").join(name)).unwrap().permissions().mode();
+        let mode = std::fs::metadata(home.0.path().join("state").join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
         let shown = out(&output) + &err(&output);
         assert!(!shown.contains(read(name).trim()), "{name} is not shown to a pipe");

@@ -1,7 +1,9 @@
 //! The systemd unit: it is one, and it keeps its promise of little exposure.
 #![expect(clippy::unwrap_used, reason = "a story that cannot go on ends there")]
 
-use std::io::Write as _;
+#[path = "support/skip.rs"]
+mod skip;
+
 use std::process::{Command, Output};
 
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/turnserver.service");
@@ -9,23 +11,8 @@ const EXPOSURE_MAX: f64 = 2.5;
 
 /// The output of systemd-analyze; `None` where there is none.
 fn analyze(args: &[&str]) -> Option<Output> {
-    match Command::new("systemd-analyze").args(args).arg(UNIT).output() {
-        Ok(output) => Some(output),
-        Err(error) => {
-            skip(&format!("unit_file: systemd-analyze: {error}"));
-            None
-        }
-    }
-}
-
-/// A skipped test says so, and in CI it is a failure.
-fn skip(why: &str) {
-    assert!(std::env::var_os("CI").is_none(), "{why}");
-    eprintln!("skipped: {why}");
-    if let Some(list) = std::env::var_os("TURNSERVER_SKIPS") {
-        let mut list = std::fs::OpenOptions::new().create(true).append(true).open(list).unwrap();
-        writeln!(list, "{why}").unwrap();
-    }
+    let output = || Command::new("systemd-analyze").args(args).arg(UNIT).output().unwrap();
+    skip::has("systemd-analyze").then(output)
 }
 
 #[test]
