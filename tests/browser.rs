@@ -22,6 +22,10 @@ const CALL: &str = include_str!("browser/call.js");
 /// Gathers through one server alone and reports candidates and errors.
 const GATHER: &str = include_str!("browser/gather.js");
 
+/// The states of the verdicts once neither is open.
+const BOTH_VERDICTS: &str = "
+    const states = ['udp', 'tcp'].map((t) => document.getElementById(`verdict-${t}`).dataset.state);
+    return states.every((s) => s === 'ok' || s === 'failed') && states";
 /// Bytes that [`CALL`] sends and expects back.
 const MEGABYTE: u64 = 1_000_000;
 /// More frames than a decoder shows for a path that carries the first key frame and nothing after.
@@ -59,6 +63,19 @@ async fn a_relayed_call_works_over(transport: &str) {
 }
 
 #[tokio::test]
+async fn with_no_configuration_at_all_the_test_page_calls_itself() {
+    let Some(browser) = Browser::start().await else { return };
+    let server = Server::start_bare();
+    browser.open(&server.url(&format!("/#key={}", server.made_key()))).await;
+    browser.click("#start").await;
+
+    let states = browser.until("both verdicts stand", 90, BOTH_VERDICTS).await;
+
+    assert_eq!(states, json!(["ok", "ok"]), "{}", browser.text().await);
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn the_test_page_calls_itself_after_one_click() {
     let Some(browser) = Browser::start().await else { return };
     let server = Server::start();
@@ -66,9 +83,7 @@ async fn the_test_page_calls_itself_after_one_click() {
     assert!(!browser.address().await.contains(KEY), "the key must not stay in the address bar");
     browser.click("#start").await;
 
-    let both = "const states = ['udp', 'tcp'].map((t) => document.getElementById(`verdict-${t}`).dataset.state);
-        return states.every((s) => s === 'ok' || s === 'failed') && states";
-    let states = browser.until("both verdicts stand", 90, both).await;
+    let states = browser.until("both verdicts stand", 90, BOTH_VERDICTS).await;
     assert_eq!(states, json!(["ok", "ok"]), "{}", browser.text().await);
 
     let seen = "return {

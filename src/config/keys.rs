@@ -178,7 +178,7 @@ keys! {
         channels_per_allocation: NonZero<u32> = "256",
     }
 
-    /// Minting API, metrics, health, administration and the test page.
+    /// Minting API, metrics, health and the test page.
     http: Http {
         /// Where it listens, "ip:port"; an empty list turns it off. Put TLS in front before it leaves this host.
         listen: Listeners = r#"["127.0.0.1:3480"]"#,

@@ -90,6 +90,34 @@ impl Server {
         server
     }
 
+    /// A server without a configuration file, on other ports than the default ones. It makes its own secret and key.
+    pub(crate) fn start_bare() -> Self {
+        let home = TempDir::new("bare");
+        let port = free_port();
+        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let log = std::fs::File::create(home.path().join("log")).expect("the log is made");
+        let listeners = format!("[\"0.0.0.0:{port}\", \"[::]:{port}\"]");
+        let process = Command::new(env!("CARGO_BIN_EXE_turnserver"))
+            .env("STATE_DIRECTORY", home.path())
+            .env("TURNSERVER__LISTEN__UDP", &listeners)
+            .env("TURNSERVER__LISTEN__TCP", &listeners)
+            .env("TURNSERVER__HTTP__LISTEN", http.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("turnserver starts");
+        let mut server = Self { process, port, http, home };
+        server.wait_until_ready();
+        server
+    }
+
+    /// The API key that the server made at its first start.
+    pub(crate) fn made_key(&self) -> String {
+        let key = std::fs::read_to_string(self.home.path().join("api-key")).expect("the key is kept");
+        key.trim().to_owned()
+    }
+
     /// The first IPv4 listener.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
