@@ -45,9 +45,11 @@ pub(super) fn run(config: Option<PathBuf>) -> Result<(), Failure> {
     control::serve(start).map_err(|error| match error {
         ServeError::Mistakes(mistakes) => Failure::Mistakes(mistakes),
         ServeError::ConfigFile(..) | ServeError::SecretFile(..) => Failure::Wrong(error.to_string()),
-        ServeError::Http(..) | ServeError::Worker(_) | ServeError::System(_) | ServeError::Hurried => {
-            Failure::Failed(error.to_string())
-        }
+        ServeError::Http(..)
+        | ServeError::Worker(_)
+        | ServeError::System(_)
+        | ServeError::WorkerFailed
+        | ServeError::Hurried => Failure::Failed(error.to_string()),
     })
 }
 

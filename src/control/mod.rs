@@ -76,6 +76,8 @@ pub enum ServeError {
     Worker(StartError),
     /// The operating system would not give what every server needs.
     System(io::Error),
+    /// A worker thread is gone. A server that serves half of its clients is worse than one that is started again.
+    WorkerFailed,
     /// A second signal came while the server was stopping.
     Hurried,
 }
@@ -92,6 +94,9 @@ impl fmt::Display for ServeError {
             Self::Http(address, error) => write!(f, "http.listen = \"{address}\": {error}; {}", listen_hint(error)),
             Self::Worker(error) => error.fmt(f),
             Self::System(error) => write!(f, "the operating system refused: {error}"),
+            Self::WorkerFailed => {
+                f.write_str("a worker thread has failed; the server ends so that it can be started again")
+            }
             Self::Hurried => f.write_str("ended at once by a second signal"),
         }
     }
@@ -165,7 +170,7 @@ async fn run(start: Start) -> Result<(), ServeError> {
 
     let secret_file = Watch::on(config.auth.secret_file.clone());
     let mut server = Server { config, host, config_file, kept, nonce_key, secret_file, handle, app, manager };
-    server.watch_over(&mut signals).await;
+    server.watch_over(&mut signals).await?;
     server.stop(&mut signals, &door, &close).await
 }
 
@@ -187,19 +192,22 @@ const GLANCE: Duration = seconds(2); // at the secret file and the workers, unle
 const FAREWELL: Duration = seconds(2); // for HTTP answers under way
 
 impl Server {
-    /// Returns when a signal asks for the end.
-    async fn watch_over(&mut self, signals: &mut Signals) {
+    /// Returns when a signal asks for the end, or when it has come by itself.
+    async fn watch_over(&mut self, signals: &mut Signals) -> Result<(), ServeError> {
         let mut glance = interval(self.manager.heartbeat().map_or(GLANCE, |due| due.min(GLANCE)));
         let mut was_alive = true;
         loop {
             tokio::select! {
                 asked = signals.next() => match asked {
-                    Asked::End => return,
+                    Asked::End => return Ok(()),
                     Asked::Reload => self.reload(),
                 },
                 _ = glance.tick() => {
                     if self.secret_file.has_changed() {
                         self.reload_secrets();
+                    }
+                    if self.handle.has_failed() {
+                        return Err(ServeError::WorkerFailed);
                     }
                     // Asking is what makes the workers answer, so nobody else asks.
                     let is_alive = self.handle.is_alive();
