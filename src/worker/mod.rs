@@ -10,9 +10,9 @@ mod ledger;
 mod mailbox;
 mod sockets;
 
-use crate::net::clock;
 use crate::net::poll::{Events, Interest, Poll};
 use crate::net::udp::{self, BATCH, Batch};
+use crate::net::{self, clock};
 use crate::time::{Duration, Instant, Now};
 use crate::turn::peers::Destination;
 use crate::turn::policy::Policy;
@@ -35,6 +35,8 @@ use std::thread::JoinHandle;
 pub use ledger::PortUse;
 pub use sockets::StartError;
 
+/// Open files under which a start is worth a warning.
+const FEW_FILES: u64 = 4096;
 /// Packets in the hands of one worker at once.
 const SLOTS: usize = 256;
 /// Events of one wake-up.
@@ -78,6 +80,14 @@ pub fn start(setup: Setup) -> Result<Handle, StartError> {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         count => count,
     };
+    // Before any socket: each allocation and each connection needs a descriptor.
+    match net::raise_file_limit() {
+        Ok(limit) if limit < FEW_FILES => {
+            tracing::warn!(limit, "few open files are permitted: raise LimitNOFILE (ulimit -Hn), one is needed a call");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
+    }
     let shares = sockets::open(&setup.udp, &setup.tcp, count)?;
     let listeners = shares.first().map(sockets::Share::addresses).unwrap_or_default();
     let relay_ports = setup.policy.peers.relay_ports();
