@@ -283,7 +283,11 @@ impl Call {
     }
 }
 
-fn ask(socket: &UdpSocket, client: &mut Client, request: impl Fn(&mut Client) -> Vec<u8>) -> turnserver::client::Success {
+fn ask(
+    socket: &UdpSocket,
+    client: &mut Client,
+    request: impl Fn(&mut Client) -> Vec<u8>,
+) -> turnserver::client::Success {
     let mut bytes = [0; 2048];
     for _ in 0..10 {
         socket.send(&request(client)).expect("loopback is there");

@@ -40,12 +40,17 @@
 //! *TCP:* bytes are framed by [`wire::stream`], each message goes through the same door.
 
 pub mod client;
+pub mod config;
 pub mod time;
 pub mod turn;
 pub mod wire;
 
 #[cfg(feature = "server")]
 pub mod cli;
+#[cfg(feature = "server")]
+pub mod control;
+#[cfg(feature = "server")]
+pub mod log;
 #[cfg(feature = "server")]
 pub mod net;
 #[cfg(feature = "server")]

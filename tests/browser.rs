@@ -8,9 +8,9 @@
 
 #[path = "browser/chromium.rs"]
 mod chromium;
-#[path = "browser/server.rs"]
+#[path = "support/server.rs"]
 mod server;
-#[path = "browser/temp.rs"]
+#[path = "support/temp.rs"]
 mod temp;
 
 use chromium::Browser;
@@ -22,6 +22,10 @@ const CALL: &str = include_str!("browser/call.js");
 /// Gathers through one server alone and reports candidates and errors.
 const GATHER: &str = include_str!("browser/gather.js");
 
+/// The states of the verdicts once neither is open.
+const BOTH_VERDICTS: &str = "
+    const states = ['udp', 'tcp'].map((t) => document.getElementById(`verdict-${t}`).dataset.state);
+    return states.every((s) => s === 'ok' || s === 'failed') && states";
 /// Bytes that [`CALL`] sends and expects back.
 const MEGABYTE: u64 = 1_000_000;
 /// More frames than a decoder shows for a path that carries the first key frame and nothing after.
@@ -39,7 +43,7 @@ async fn minted_ice_servers_carry_data_and_video_over_tcp() {
 
 async fn a_relayed_call_works_over(transport: &str) {
     let Some(browser) = Browser::start().await else { return };
-    let server = Server::start().await;
+    let server = Server::start();
     let ice_servers = only(transport, &server.mint()["iceServers"]);
     browser.open(&server.url("/healthz")).await;
     browser.run(CALL, vec![ice_servers, json!(MEGABYTE), json!(FRAMES)]).await;
@@ -59,16 +63,27 @@ async fn a_relayed_call_works_over(transport: &str) {
 }
 
 #[tokio::test]
+async fn with_no_configuration_at_all_the_test_page_calls_itself() {
+    let Some(browser) = Browser::start().await else { return };
+    let server = Server::start_bare();
+    browser.open(&server.url(&format!("/#key={}", server.made_key()))).await;
+    browser.click("#start").await;
+
+    let states = browser.until("both verdicts stand", 90, BOTH_VERDICTS).await;
+
+    assert_eq!(states, json!(["ok", "ok"]), "{}", browser.text().await);
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn the_test_page_calls_itself_after_one_click() {
     let Some(browser) = Browser::start().await else { return };
-    let server = Server::start().await;
+    let server = Server::start();
     browser.open(&server.url(&format!("/#key={KEY}"))).await;
     assert!(!browser.address().await.contains(KEY), "the key must not stay in the address bar");
     browser.click("#start").await;
 
-    let both = "const states = ['udp', 'tcp'].map((t) => document.getElementById(`verdict-${t}`).dataset.state);
-        return states.every((s) => s === 'ok' || s === 'failed') && states";
-    let states = browser.until("both verdicts stand", 90, both).await;
+    let states = browser.until("both verdicts stand", 90, BOTH_VERDICTS).await;
     assert_eq!(states, json!(["ok", "ok"]), "{}", browser.text().await);
 
     let seen = "return {
@@ -107,7 +122,7 @@ async fn the_test_page_calls_itself_after_one_click() {
 #[tokio::test]
 async fn the_test_page_asks_for_the_camera_only_when_told_to() {
     let Some(browser) = Browser::start().await else { return };
-    let server = Server::start().await;
+    let server = Server::start();
     browser.open(&server.url(&format!("/#key={KEY}"))).await;
     let count = "const devices = navigator.mediaDevices;
         const ask = devices.getUserMedia.bind(devices);
@@ -131,7 +146,7 @@ async fn the_test_page_asks_for_the_camera_only_when_told_to() {
 #[tokio::test]
 async fn the_test_page_says_that_a_key_is_wrong() {
     let Some(browser) = Browser::start().await else { return };
-    let server = Server::start().await;
+    let server = Server::start();
     browser.open(&server.url("/#key=not-the-key")).await;
     browser.click("#start").await;
 
@@ -147,7 +162,7 @@ async fn the_test_page_says_that_a_key_is_wrong() {
 #[tokio::test]
 async fn a_wrong_password_is_a_401_to_the_browser() {
     let Some(browser) = Browser::start().await else { return };
-    let server = Server::start().await;
+    let server = Server::start();
     let minted = server.mint();
     browser.open(&server.url("/healthz")).await;
     for transport in ["udp", "tcp"] {

@@ -1,9 +1,10 @@
-//! System calls, as values and errors: sockets in batches, readiness, the clock.
+//! System calls, as values and errors: sockets in batches, readiness, the clock, the service manager.
 //!
 //! The only place, beside the kernel program to come, where `unsafe` lives; each block says which promise it keeps.
 //! Never names `turn`, never decides anything.
 
 pub mod clock;
+pub mod fds;
 pub mod poll;
 pub mod tcp;
 pub mod udp;

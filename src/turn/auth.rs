@@ -102,7 +102,7 @@ fn look_up<'m>(policy: &Policy, now: Now, username: &'m str, message: &Message<'
     if expires <= now.unix {
         return Err(AuthFailure::Expired);
     }
-    let latest = now.unix.0.saturating_add((policy.auth.max_ttl + CLOCK_SKEW).as_secs());
+    let latest = now.unix.0.saturating_add(policy.auth.max_ttl.saturating_add(CLOCK_SKEW).as_secs());
     if expires.0 > latest {
         return Err(AuthFailure::TtlTooLong);
     }

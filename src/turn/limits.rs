@@ -7,6 +7,7 @@
 use crate::time::Instant;
 use core::hash::BuildHasher;
 use core::net::IpAddr;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use foldhash::fast::FixedState;
 
 /// A token bucket that holds one second's worth.
@@ -22,20 +23,35 @@ impl Bucket {
     /// Takes `amount` out of a bucket that fills at `rate` a second. `false`, and nothing taken, when it does not hold
     /// as much. What is larger than a whole second's worth passes only from a full bucket.
     pub(super) fn take(&mut self, now: Instant, rate: u64, amount: u64) -> bool {
-        let cost = u64::try_from(u128::from(amount) * u128::from(SECOND) / u128::from(rate.max(1))).unwrap_or(u64::MAX);
-        let debt = self.full_at.0.saturating_sub(now.0);
-        if debt > 0 && debt.saturating_add(cost) > SECOND {
-            return false;
-        }
-        self.full_at = Instant(now.0.saturating_add(debt).saturating_add(cost));
+        let Some(full_at) = taken(self.full_at.0, now, rate, amount) else { return false };
+        self.full_at = Instant(full_at);
         true
     }
 }
 
-/// Answers to unauthenticated datagrams, by source network: one IPv4 address or one IPv6 /64.
+/// A bucket that several threads take from; the same rule.
+#[derive(Debug, Default)]
+pub struct SharedBucket(AtomicU64);
+
+impl SharedBucket {
+    /// Takes `amount` out of a bucket that fills at `rate` a second.
+    pub fn take(&self, now: Instant, rate: u64, amount: u64) -> bool {
+        self.0.fetch_update(Relaxed, Relaxed, |full_at| taken(full_at, now, rate, amount)).is_ok()
+    }
+}
+
+/// When a bucket is full again after `amount` is taken; `None` when it does not hold as much.
+fn taken(full_at: u64, now: Instant, rate: u64, amount: u64) -> Option<u64> {
+    let cost = u64::try_from(u128::from(amount) * u128::from(SECOND) / u128::from(rate.max(1))).unwrap_or(u64::MAX);
+    let debt = full_at.saturating_sub(now.0);
+    (debt == 0 || debt.saturating_add(cost) <= SECOND).then(|| now.0.saturating_add(debt).saturating_add(cost))
+}
+
+/// Answers to unauthenticated datagrams, by source network: one IPv4 address or one IPv6 /64. All workers share it,
+/// because one source can reach each of them.
 #[derive(Debug)]
-pub(super) struct Strangers {
-    buckets: Box<[Bucket]>,
+pub struct Strangers {
+    buckets: Box<[SharedBucket]>,
     hash: FixedState,
 }
 
@@ -43,12 +59,14 @@ pub(super) struct Strangers {
 const STRANGER_BUCKETS: usize = 8192;
 
 impl Strangers {
-    pub(super) fn new(seed: u64) -> Self {
-        Self { buckets: vec![Bucket::default(); STRANGER_BUCKETS].into(), hash: FixedState::with_seed(seed) }
+    /// A table in which nobody has been answered. The seed keeps sources from choosing whose bucket they share.
+    pub fn new(seed: u64) -> Self {
+        let buckets = (0..STRANGER_BUCKETS).map(|_| SharedBucket::default()).collect();
+        Self { buckets, hash: FixedState::with_seed(seed) }
     }
 
     /// Whether one more answer may go to `source`.
-    pub(super) fn may_answer(&mut self, now: Instant, source: IpAddr, rate: u32) -> bool {
+    pub(super) fn may_answer(&self, now: Instant, source: IpAddr, rate: u32) -> bool {
         let network = match source {
             IpAddr::V4(ip) => u64::from(u32::from(ip)),
             IpAddr::V6(ip) => (u128::from(ip) >> 64) as u64,

@@ -24,7 +24,7 @@ mod allocate;
 mod allocation;
 mod auth;
 pub mod credential;
-mod limits;
+pub mod limits;
 pub mod peers;
 mod permit;
 pub mod policy;

@@ -31,7 +31,7 @@ pub struct Server {
     pub(super) table: Table,
     pub(super) rng: ChaCha12Rng,
     wheel: Wheel,
-    strangers: Strangers,
+    strangers: Arc<Strangers>,
     /// Kept between ticks so that none allocates.
     due: Vec<RelayId>,
 }
@@ -105,10 +105,17 @@ impl Server {
             tally,
             table: Table::new(rng.next_u64()),
             wheel: Wheel::new(now.mono),
-            strangers: Strangers::new(rng.next_u64()),
+            strangers: Arc::new(Strangers::new(rng.next_u64())),
             due: Vec::new(),
             rng,
         }
+    }
+
+    /// Shares the budget of unauthenticated answers with other servers.
+    #[must_use]
+    pub fn with_strangers(mut self, strangers: Arc<Strangers>) -> Self {
+        self.strangers = strangers;
+        self
     }
 
     /// One thing happened; at most one packet leaves because of it, and it is in `packet` already.

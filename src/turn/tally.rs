@@ -65,7 +65,7 @@ pub const METHODS: [Method; 6] = [
     Method::REFRESH,
     Method::CREATE_PERMISSION,
     Method::CHANNEL_BIND,
-    Method::new(0xFFF),
+    Method::OTHER,
 ];
 
 /// The error codes that answers are counted by.

@@ -31,6 +31,9 @@ impl Method {
     /// RFC 6062 §5.3: indication only.
     pub const CONNECTION_ATTEMPT: Self = Self(0x00C);
 
+    /// Stands for every number without a name.
+    pub const OTHER: Self = Self(0xFFF);
+
     /// The method of these twelve bits; higher bits are cut off.
     pub const fn new(bits: u16) -> Self {
         Self(bits & 0x0FFF)

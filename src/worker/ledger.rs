@@ -8,6 +8,7 @@
 use crate::time::{Instant, Now};
 use crate::turn::Bind;
 use crate::turn::BindError;
+use crate::turn::limits::{SharedBucket, Strangers};
 use crate::turn::peers::RelayAddress;
 use crate::turn::policy::Limits;
 use crate::turn::ports::{self, Ports};
@@ -24,8 +25,8 @@ pub(super) struct Ledger {
     accounts: Mutex<Accounts>,
     connections: Mutex<HashMap<IpAddr, u32>>,
     live: Vec<LivePorts>,
-    /// When the server's bandwidth is all there again, in nanoseconds of the monotonic clock.
-    bandwidth_full_at: AtomicU64,
+    bandwidth: SharedBucket,
+    strangers: Arc<Strangers>,
 }
 
 #[derive(Debug, Default)]
@@ -69,11 +70,10 @@ pub(super) struct Admission {
 /// Ports tried for one allocation when other programs sit in the range.
 const ATTEMPTS: usize = 16;
 const WORDS: usize = 65_536 / 64;
-const SECOND: u64 = 1_000_000_000;
 
 impl Ledger {
     /// Empty books over these relay addresses and ports.
-    pub(super) fn new(addresses: &[RelayAddress], range: RangeInclusive<u16>) -> Self {
+    pub(super) fn new(addresses: &[RelayAddress], range: RangeInclusive<u16>, seed: u64) -> Self {
         let live = |address: &RelayAddress| LivePorts {
             address: address.local,
             bits: (0..WORDS).map(|_| AtomicU64::new(0)).collect(),
@@ -83,7 +83,8 @@ impl Ledger {
             accounts: Mutex::default(),
             connections: Mutex::default(),
             live: addresses.iter().map(live).collect(),
-            bandwidth_full_at: AtomicU64::new(0),
+            bandwidth: SharedBucket::default(),
+            strangers: Arc::new(Strangers::new(seed)),
         }
     }
 
@@ -152,14 +153,14 @@ impl Ledger {
         Some(Admission { ledger: Arc::clone(self), network })
     }
 
+    /// The budget of unauthenticated answers.
+    pub(super) fn strangers(&self) -> Arc<Strangers> {
+        Arc::clone(&self.strangers)
+    }
+
     /// Draws `amount` bytes of the server's bandwidth of `rate` bytes a second.
     pub(super) fn draw(&self, now: Instant, rate: u64, amount: u64) -> bool {
-        let cost = u64::try_from(u128::from(amount) * u128::from(SECOND) / u128::from(rate.max(1))).unwrap_or(u64::MAX);
-        let drawn = self.bandwidth_full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
-            let debt = full_at.saturating_sub(now.0);
-            (debt == 0 || debt.saturating_add(cost) <= SECOND).then(|| (now.0 + debt).saturating_add(cost))
-        });
-        drawn.is_ok()
+        self.bandwidth.take(now, rate, amount)
     }
 
     fn admit(self: &Arc<Self>, limits: &Limits, user: &str) -> Result<Claim, BindError> {

@@ -10,9 +10,9 @@ mod ledger;
 mod mailbox;
 mod sockets;
 
-use crate::net::clock;
 use crate::net::poll::{Events, Interest, Poll};
 use crate::net::udp::{self, BATCH, Batch};
+use crate::net::{self, clock};
 use crate::time::{Duration, Instant, Now};
 use crate::turn::peers::Destination;
 use crate::turn::policy::Policy;
@@ -35,6 +35,8 @@ use std::thread::JoinHandle;
 pub use ledger::PortUse;
 pub use sockets::StartError;
 
+/// Open files under which a start is worth a warning.
+const FEW_FILES: u64 = 4096;
 /// Packets in the hands of one worker at once.
 const SLOTS: usize = 256;
 /// Events of one wake-up.
@@ -78,10 +80,20 @@ pub fn start(setup: Setup) -> Result<Handle, StartError> {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         count => count,
     };
+    // Before any socket: each allocation and each connection needs a descriptor.
+    match net::raise_file_limit() {
+        Ok(limit) if limit < FEW_FILES => {
+            tracing::warn!(limit, "few open files are permitted: raise LimitNOFILE (ulimit -Hn), one is needed a call");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
+    }
     let shares = sockets::open(&setup.udp, &setup.tcp, count)?;
     let listeners = shares.first().map(sockets::Share::addresses).unwrap_or_default();
     let relay_ports = setup.policy.peers.relay_ports();
-    let ledger = Arc::new(Ledger::new(&setup.policy.relays, relay_ports));
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(|error| StartError::System(io::Error::other(error)))?;
+    let ledger = Arc::new(Ledger::new(&setup.policy.relays, relay_ports, u64::from_ne_bytes(seed)));
     let mut handle = Handle { workers: Vec::new(), tallies: Vec::new(), ledger, listeners };
     for (number, share) in shares.into_iter().enumerate() {
         if let Err(error) = handle.add(number, share, &setup.policy) {
@@ -113,13 +125,18 @@ impl Handle {
         self.workers.iter().for_each(|worker| worker.mailbox.post(Command::SetPolicy(Arc::clone(policy))));
     }
 
-    /// Whether every thread runs and has answered since the last call.
+    /// Whether every thread has answered since the last call.
     pub fn is_alive(&self) -> bool {
         // Every worker is asked, also when one has not answered.
         self.workers.iter().fold(true, |alive, worker| {
             let answers = worker.mailbox.is_answered();
-            alive && answers && !worker.thread.is_finished()
+            alive && answers
         })
+    }
+
+    /// Whether a thread is gone that nobody has told to stop.
+    pub fn has_failed(&self) -> bool {
+        self.workers.iter().any(|worker| worker.thread.is_finished())
     }
 
     /// Ends every allocation and every thread.
@@ -192,7 +209,7 @@ impl Worker {
             poll.add(listener.socket.as_fd(), Token::Tcp(at as u32).into(), Interest::Read)?;
         }
         Ok(Self {
-            server: Server::new(Arc::clone(policy), Arc::clone(tally), now, seed),
+            server: Server::new(Arc::clone(policy), Arc::clone(tally), now, seed).with_strangers(ledger.strangers()),
             policy: Arc::clone(policy),
             tally: Arc::clone(tally),
             ledger: Arc::clone(ledger),
@@ -301,10 +318,6 @@ impl Worker {
                 self.tally.count_drop(Dropped::BadSource);
                 continue;
             };
-            let bytes = self.slots.get(slot).map_or(0, Packet::len) as u64;
-            if !self.may_spend(bytes) {
-                continue;
-            }
             self.dispatch(slot, Input::Peer { relay: id, from });
         }
     }
@@ -486,6 +499,8 @@ impl Worker {
         match verdict {
             Verdict::Nothing => {}
             Verdict::Dropped(why) => self.tally.count_drop(why),
+            Verdict::ToPeer { .. } if !self.may_spend(slot, true) => {}
+            Verdict::ToClient(_) if !self.may_spend(slot, is_data) => {}
             Verdict::ToPeer { relay, peer, destination } => self.deliver_to_peer(slot, relay, peer, destination),
             Verdict::ToClient(path) if path.tuple.transport == Transport::Udp => {
                 let is_wildcard = self.udp.get(path.link.0 as usize).is_some_and(|listener| listener.is_wildcard);
@@ -504,10 +519,6 @@ impl Worker {
     }
 
     fn deliver_to_peer(&mut self, slot: usize, relay: RelayId, peer: SocketAddr, destination: Destination) {
-        let bytes = self.slots.get(slot).map_or(0, Packet::len) as u64;
-        if !self.may_spend(bytes) {
-            return;
-        }
         let to = match destination {
             Destination::Elsewhere => peer,
             Destination::OwnRelay { local, .. } if self.ledger.is_live(local) => local,
@@ -520,9 +531,11 @@ impl Worker {
         self.outbox.push_to_peer(relay, slot, to);
     }
 
-    /// Whether the server's bandwidth has room for `bytes`; counts the drop when not.
-    fn may_spend(&mut self, bytes: u64) -> bool {
-        let Some(rate) = self.policy.limits.bandwidth else { return true };
+    /// Whether the server's bandwidth has room for the data in `slot`; counts the drop when not. Answers are free: a call
+    /// must not end because others are loud.
+    fn may_spend(&mut self, slot: usize, is_data: bool) -> bool {
+        let Some(rate) = self.policy.limits.bandwidth.filter(|_| is_data) else { return true };
+        let bytes = self.slots.get(slot).map_or(0, Packet::len) as u64;
         if self.drawn < bytes {
             let slice = (rate / BANDWIDTH_SLICES).max(bytes);
             if !self.ledger.draw(self.now.mono, rate, slice) {

@@ -161,7 +161,7 @@ pub(super) fn open(udp: &[SocketAddr], tcp: &[SocketAddr], workers: usize) -> Re
     Ok(shares)
 }
 
-/// "[::]" on a host without IPv6 is no mistake: IPv4 alone is what there is.
+/// `[::]` on a host without IPv6 is no mistake: IPv4 alone is what there is.
 fn is_without_ipv6(probed: io::Result<()>, address: SocketAddr) -> io::Result<bool> {
     match probed {
         Ok(()) => Ok(false),

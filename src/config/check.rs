@@ -1,0 +1,192 @@
+//! What keys say of each other: contradictions are mistakes, risks are warnings.
+#![forbid(unsafe_code)]
+
+use super::keys::Config;
+use super::load::Origin;
+use super::mistake::{Mistake, Source};
+use super::units::duration_text;
+use crate::time::{Duration, minutes, seconds};
+use core::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A configuration whose keys are right one by one.
+pub(super) struct Cross<'a> {
+    pub(super) config: &'a Config,
+    pub(super) origins: &'a BTreeMap<&'static str, Origin>,
+    /// Keys that stand at their default because what was written is wrong; nothing is said of them twice.
+    pub(super) broken: &'a BTreeSet<&'static str>,
+}
+
+type Findings = Vec<Mistake>;
+
+impl Cross<'_> {
+    /// The mistakes and the warnings.
+    pub(super) fn check(&self) -> (Findings, Findings) {
+        let mistakes = [self.listeners(), self.lifetimes(), self.channels(), self.externals(), self.key_ids()].concat();
+        let warnings = [
+            self.open_peers(),
+            self.short_lifetime(),
+            self.long_nonce(),
+            self.relay_ports_taken(),
+            self.equal_secrets(),
+            self.short_secrets(),
+        ]
+        .concat();
+        (mistakes, warnings)
+    }
+
+    fn listeners(&self) -> Findings {
+        let (listen, http) = (&self.config.listen, &self.config.http);
+        let mut found = Vec::new();
+        if listen.udp.addresses.is_empty()
+            && listen.tcp.addresses.is_empty()
+            && self.intact(&["listen.udp", "listen.tcp"])
+        {
+            let nothing = self.at("listen.udp", "no listener is left: nobody could reach the server");
+            found.push(nothing.hint("leave out listen.udp or listen.tcp to get its default"));
+        }
+        for address in &http.listen.addresses {
+            let taken = listen.tcp.addresses.iter().any(|other| collide(*address, *other));
+            if taken && self.intact(&["listen.tcp", "http.listen"]) {
+                found.push(self.at("http.listen", format!("listen.tcp has port {} too", address.port())));
+            }
+        }
+        found
+    }
+
+    fn lifetimes(&self) -> Findings {
+        let limits = &self.config.limits;
+        let mut found = Vec::new();
+        if limits.allocation_lifetime < LIFETIME_MIN {
+            let message = format!("shorter than {}: clients could not refresh in time", duration_text(LIFETIME_MIN));
+            found.push(self.at("limits.allocation_lifetime", message));
+        }
+        let keys = ["limits.max_allocation_lifetime", "limits.allocation_lifetime"];
+        if limits.max_allocation_lifetime < limits.allocation_lifetime && self.intact(&keys) {
+            let blamed = keys.into_iter().find(|key| self.origins.contains_key(key)).unwrap_or(keys[0]);
+            let message = format!(
+                "the longest lifetime ({}) is shorter than the usual one ({})",
+                duration_text(limits.max_allocation_lifetime),
+                duration_text(limits.allocation_lifetime)
+            );
+            found.push(self.at(blamed, message));
+        }
+        found
+    }
+
+    fn channels(&self) -> Findings {
+        let key = "limits.channels_per_allocation";
+        let excess = self.config.limits.channels_per_allocation.get() > CHANNELS_MAX;
+        self.only_if(excess, key, format!("there are {CHANNELS_MAX} channel numbers (RFC 8656 §12)"))
+    }
+
+    fn externals(&self) -> Findings {
+        let all = &self.config.relay.external;
+        let mut found = Vec::new();
+        for (i, one) in all.iter().enumerate() {
+            let same_place = |other: &&super::keys::External| {
+                other.local == one.local && (one.local.is_some() || other.external.is_ipv4() == one.external.is_ipv4())
+            };
+            if all.iter().take(i).find(same_place).is_some() {
+                let message = format!("{} is the second answer for the same relay address", one.external);
+                found.push(self.at("relay.external", message).hint("write \"local=external\" for each"));
+            }
+        }
+        found
+    }
+
+    fn key_ids(&self) -> Findings {
+        let mut seen = BTreeSet::new();
+        let twice = self.config.http.keys.iter().filter(|key| !seen.insert(&key.id));
+        twice.map(|key| self.at("http.keys", format!("the id {:?} is there twice", key.id))).collect()
+    }
+
+    fn open_peers(&self) -> Findings {
+        let message =
+            "without \"special-purpose\" clients may reach private networks and cloud metadata through this server";
+        self.only_if(!self.config.peers.deny.special_purpose && self.intact(&["peers.deny"]), "peers.deny", message)
+    }
+
+    fn short_lifetime(&self) -> Findings {
+        let short = self.config.limits.allocation_lifetime < LIFETIME_USUAL;
+        let message = "clients may count on the usual 10 minutes (RFC 8656 §3.2)";
+        self.only_if(short, "limits.allocation_lifetime", message)
+    }
+
+    fn long_nonce(&self) -> Findings {
+        let long = self.config.auth.nonce_lifetime > NONCE_USUAL;
+        self.only_if(long, "auth.nonce_lifetime", "a nonce should be replaced at least once an hour (RFC 8656 §5)")
+    }
+
+    fn relay_ports_taken(&self) -> Findings {
+        let relay = self.config.relay.ports.range();
+        let inside = self.config.listen.udp.addresses.iter().filter(|address| relay.contains(&address.port()));
+        let ports: BTreeSet<u16> = inside.map(SocketAddr::port).collect();
+        let message =
+            |port| format!("the UDP listener's port {port} lies in relay.ports, so no allocation can have it");
+        ports.into_iter().map(|port| self.at("listen.udp", message(port))).collect()
+    }
+
+    fn equal_secrets(&self) -> Findings {
+        let secrets = &self.config.auth.secrets;
+        let keys = &self.config.http.keys;
+        let mut found = Vec::new();
+        if secrets.iter().enumerate().any(|(i, secret)| secrets.iter().take(i).any(|other| other == secret)) {
+            found.push(self.at("auth.secrets", "the same secret is there twice"));
+        }
+        for (i, key) in keys.iter().enumerate() {
+            if let Some(other) = keys.iter().take(i).find(|other| other.secret == key.secret) {
+                let message = format!("{:?} and {:?} have the same secret", other.id, key.id);
+                found.push(self.at("http.keys", message));
+            }
+            if secrets.contains(&key.secret) {
+                found.push(self.at("http.keys", format!("{:?} has the secret of auth.secrets", key.id)));
+            }
+        }
+        found
+    }
+
+    fn short_secrets(&self) -> Findings {
+        let is_short = |secret: &crate::turn::credential::Secret| secret.expose().len() < SECRET_USUAL;
+        let make = "make one with `openssl rand -base64 32`";
+        let mut found = Vec::new();
+        if self.config.auth.secrets.iter().any(is_short) {
+            let message = format!("a secret of fewer than {SECRET_USUAL} characters can be guessed");
+            found.push(self.at("auth.secrets", message).hint(make));
+        }
+        for key in self.config.http.keys.iter().filter(|key| is_short(&key.secret)) {
+            let message =
+                format!("the secret of {:?} has fewer than {SECRET_USUAL} characters and can be guessed", key.id);
+            found.push(self.at("http.keys", message).hint(make));
+        }
+        found
+    }
+
+    fn only_if(&self, found: bool, key: &str, message: impl Into<String>) -> Findings {
+        if found { vec![self.at(key, message)] } else { Vec::new() }
+    }
+
+    fn at(&self, key: &str, message: impl Into<String>) -> Mistake {
+        match self.origins.get(key) {
+            Some(origin) => Mistake::new(origin.source.clone(), key, message).given(&origin.given),
+            None => Mistake::new(Source::Default, key, message),
+        }
+    }
+
+    fn intact(&self, keys: &[&str]) -> bool {
+        keys.iter().all(|key| !self.broken.contains(key))
+    }
+}
+
+const LIFETIME_MIN: Duration = seconds(30); // a lost refresh is sent again for up to 39.5 s (RFC 8489 §6.2.1), most sooner
+const LIFETIME_USUAL: Duration = minutes(10); // RFC 8656 §3.2
+const NONCE_USUAL: Duration = minutes(60); // RFC 8656 §5
+const CHANNELS_MAX: u32 = 0x1000; // 0x4000 to 0x4FFF, RFC 8656 §12
+const SECRET_USUAL: usize = 16; // 96 bits in base64
+
+/// Whether both cannot be bound at once.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_host =
+        a.ip() == b.ip() || (a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()));
+    a.port() == b.port() && a.port() != 0 && same_host
+}

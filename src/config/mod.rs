@@ -1,0 +1,47 @@
+//! The configuration: file, environment and defaults become a [`Config`], or a list of every [`Mistake`] at once.
+//!
+//! `keys` holds each key's type, default and reason, once; the example file and the reader both come from it.
+//! `check` compares keys with each other, `policy` turns them into what workers and minted answers need.
+//! Never opens a file or a socket, never asks the host: what they say is handed in.
+#![forbid(unsafe_code)]
+
+mod check;
+mod keys;
+mod load;
+mod mistake;
+mod near;
+mod policy;
+mod units;
+
+pub use keys::{
+    ApiKey, Auth, Config, DataPlane, Deny, External, Http, Level, Limits, Listen, Listeners, Log, LogFormat, Password,
+    PeerRules, Ports, PublicName, Realm, Relay, RelayFrom, SECTIONS, Scope, Section, Uri,
+};
+pub use load::{Loaded, load};
+pub use mistake::{Mistake, Source};
+pub use policy::Host;
+pub use units::{Rate, Rhythm, duration_text, parse_duration};
+
+/// The text of `turnserver.toml.example`: every key with its default, commented out, and why it is there.
+pub fn example() -> String {
+    let mut text = String::from(EXAMPLE_HEAD);
+    for section in SECTIONS {
+        text.push('\n');
+        section.about.iter().for_each(|line| text += &format!("#{line}\n"));
+        if !section.name.is_empty() {
+            text += &format!("[{}]\n", section.name);
+        }
+        for key in section.keys {
+            key.why.iter().for_each(|line| text += &format!("#{line}\n"));
+            text += &format!("#{} = {}\n", key.name, key.default);
+        }
+    }
+    text
+}
+
+const EXAMPLE_HEAD: &str = "\
+# turnserver.toml: every key with its default. A line that starts with # and a letter is a key: take the # off and edit.
+# Any key can be set from the environment instead: TURNSERVER__RELAY__PORTS=50000-50999.
+# Durations are \"90s\", \"10m\", \"1h30m\", \"1d\"; rates \"4 Mbit/s\", \"500 kB/s\", \"100/s\", \"600/min\".
+# `turnserver check` names every mistake and shows the settings in force.
+";

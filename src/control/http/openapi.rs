@@ -1,0 +1,217 @@
+//! `GET /openapi.json`: every route, described for people and generators.
+#![forbid(unsafe_code)]
+
+use axum::Json;
+use serde_json::{Value, json};
+
+pub(super) async fn document() -> Json<Value> {
+    Json(json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "turnserver",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
+            "summary": "Credentials, metrics and health of a STUN/TURN relay.",
+            "description": "Errors are RFC 9457 problem documents whose `detail` says what to mend. \
+                            Keys and their scopes are the `[[http.keys]]` of the configuration: \
+                            `mint` makes credentials, `read` sees metrics, `admin` may both.",
+        },
+        "servers": [{ "url": "/" }],
+        "paths": paths(),
+        "components": {
+            "securitySchemes": {
+                "bearer": { "type": "http", "scheme": "bearer", "description": "The secret of an API key." },
+                "basic": { "type": "http", "scheme": "basic", "description": "The id and the secret of an API key." },
+                "header": { "type": "apiKey", "in": "header", "name": "X-API-Key" },
+                "key": { "type": "apiKey", "in": "query", "name": "key", "description": "On /turn only; in a form too." },
+                "api": { "type": "apiKey", "in": "query", "name": "api", "description": "The same by another name." },
+            },
+            "schemas": schemas(),
+            "responses": responses(),
+        },
+    }))
+}
+
+fn paths() -> Value {
+    json!({
+        "/": { "get": {
+            "operationId": "testPage",
+            "summary": "Test page: gathers candidates through this server and makes a relayed call to itself",
+            "responses": { "200": { "description": "The page", "content": { "text/html": {} } } },
+        } },
+        "/healthz": { "get": {
+            "operationId": "health",
+            "summary": "Whether the process runs",
+            "responses": { "200": { "description": "It does", "content": json_of("Status") } },
+        } },
+        "/readyz": { "get": {
+            "operationId": "ready",
+            "summary": "Whether new clients are welcome",
+            "responses": {
+                "200": { "description": "They are", "content": json_of("Status") },
+                "503": response("Unavailable"),
+            },
+        } },
+        "/metrics": { "get": {
+            "operationId": "metrics",
+            "summary": "Metrics in the Prometheus text format 0.0.4",
+            "description": "Needs the scope `read`. No key is needed on this host itself, as long as no proxy forwards \
+                            the request, nor anywhere when `http.metrics_public` is true.",
+            "security": [{ "bearer": [] }, { "basic": [] }, { "header": [] }, {}],
+            "responses": {
+                "200": { "description": "The metrics", "content": { "text/plain": { "schema": { "type": "string" } } } },
+                "401": response("Unauthorized"),
+                "403": response("Forbidden"),
+                "429": response("TooManyWrongKeys"),
+            },
+        } },
+        "/openapi.json": { "get": {
+            "operationId": "openapi",
+            "summary": "This document",
+            "responses": { "200": { "description": "OpenAPI 3.1", "content": { "application/json": {} } } },
+        } },
+        "/turn": { "get": turn("mintByQuery"), "post": turn("mintByForm") },
+        "/v1/ice-servers": { "post": {
+            "operationId": "mintIceServers",
+            "summary": "A time-limited credential; `iceServers` drops straight into RTCPeerConnection",
+            "description": "Needs the scope `mint`. The content type of the body is not looked at; an empty body asks \
+                            for a credential without a user and with the default life.",
+            "security": [{ "bearer": [] }, { "basic": [] }, { "header": [] }],
+            "requestBody": { "required": false, "content": json_of("MintRequest") },
+            "responses": {
+                "201": { "description": "Minted", "content": json_of("IceServers") },
+                "400": response("Unreadable"),
+                "401": response("Unauthorized"),
+                "403": response("Forbidden"),
+                "408": response("TooSlow"),
+                "413": response("TooLarge"),
+                "422": response("Impossible"),
+                "429": response("TooManyWrongKeys"),
+                "503": response("Unavailable"),
+            },
+        } },
+    })
+}
+
+fn turn(id: &str) -> Value {
+    let parameter = |name: &str, about: &str, schema: Value| json!({ "name": name, "in": "query", "required": false, "description": about, "schema": schema });
+    let mut operation = json!({
+        "operationId": id,
+        "summary": "A time-limited credential as draft-uberti-behave-turn-rest-00 has it",
+        "description": "Needs the scope `mint`. Parameters stand in the query or, with POST, in a form; the query's \
+                        counts where both have one.",
+        "security": [{ "bearer": [] }, { "basic": [] }, { "header": [] }, { "key": [] }, { "api": [] }],
+        "parameters": [
+            parameter("service", "Only `turn`.", json!({ "type": "string", "const": "turn" })),
+            parameter("username", "Who it is for.", user()),
+            parameter("ttl", "Seconds; cut to `auth.max_ttl`.", json!({ "type": "integer", "minimum": 1 })),
+        ],
+        "responses": {
+            "200": { "description": "Minted", "content": json_of("TurnCredential") },
+            "400": response("Unreadable"),
+            "401": response("Unauthorized"),
+            "403": response("Forbidden"),
+            "408": response("TooSlow"),
+            "413": response("TooLarge"),
+            "422": response("Impossible"),
+            "429": response("TooManyWrongKeys"),
+            "503": response("Unavailable"),
+        },
+    });
+    if id == "mintByForm" {
+        let property = json!({ "type": "string" });
+        let form = json!({ "type": "object", "properties": {
+            "service": property, "username": property, "ttl": property, "key": property, "api": property,
+        } });
+        operation["requestBody"] = json!({ "content": { "application/x-www-form-urlencoded": { "schema": form } } });
+    }
+    operation
+}
+
+fn user() -> Value {
+    json!({ "type": "string", "maxLength": 256, "description": "At most 256 bytes, no control characters." })
+}
+
+fn schemas() -> Value {
+    let text = json!({ "type": "string" });
+    let urls = json!({ "type": "array", "items": { "type": "string", "format": "uri" } });
+    let username = json!({ "type": "string", "description": "`<unix expiry>:<user>`, or the bare expiry." });
+    let password = json!({ "type": "string", "description": "base64(HMAC-SHA1(secret, username))." });
+    let ttl = json!({ "type": "integer", "description": "Seconds, after the cut to `auth.max_ttl`." });
+    json!({
+        "Status": { "type": "object", "required": ["status"], "properties": { "status": text } },
+        "MintRequest": {
+            "type": "object",
+            "additionalProperties": false,
+            "properties": {
+                "user": user(),
+                "ttl": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "default": 86_400,
+                    "description": "Seconds; cut to `auth.max_ttl`, which also bounds the default.",
+                },
+            },
+        },
+        "IceServers": {
+            "type": "object",
+            "required": ["iceServers", "username", "credential", "ttl", "expires"],
+            "properties": {
+                "iceServers": { "type": "array", "items": {
+                    "type": "object",
+                    "required": ["urls"],
+                    "properties": { "urls": urls, "username": username, "credential": password },
+                } },
+                "username": username,
+                "credential": password,
+                "ttl": ttl,
+                "expires": { "type": "string", "format": "date-time" },
+            },
+        },
+        "TurnCredential": {
+            "type": "object",
+            "required": ["username", "password", "ttl", "uris"],
+            "properties": { "username": username, "password": password, "ttl": ttl, "uris": urls },
+        },
+        "Problem": {
+            "type": "object",
+            "required": ["type", "title", "status", "detail"],
+            "properties": {
+                "type": { "type": "string", "format": "uri-reference", "default": "about:blank" },
+                "title": text,
+                "status": { "type": "integer" },
+                "detail": { "type": "string", "description": "What to mend." },
+            },
+        },
+    })
+}
+
+fn responses() -> Value {
+    let problem = |about: &str| {
+        let schema = json!({ "schema": { "$ref": "#/components/schemas/Problem" } });
+        json!({ "description": about, "content": { "application/problem+json": schema } })
+    };
+    let with = |about: &str, header: &str| {
+        let mut problem = problem(about);
+        problem["headers"] = json!({ header: { "schema": { "type": "string" } } });
+        problem
+    };
+    json!({
+        "Unreadable": problem("Cannot be read: broken JSON, or another service than turn"),
+        "Unauthorized": with("No key, or a wrong one", "WWW-Authenticate"),
+        "Forbidden": problem("The key lacks the scope"),
+        "TooSlow": problem("The request did not arrive whole in time"),
+        "TooLarge": problem("The body is larger than 16 KiB"),
+        "Impossible": problem("A value is not possible, or a field is unknown"),
+        "TooManyWrongKeys": with("Too many wrong keys from this address; a right one is still welcome", "Retry-After"),
+        "Unavailable": problem("Starting or stopping, or no secret to mint with"),
+    })
+}
+
+fn json_of(schema: &str) -> Value {
+    json!({ "application/json": { "schema": { "$ref": format!("#/components/schemas/{schema}") } } })
+}
+
+fn response(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/responses/{name}") })
+}

@@ -1,0 +1,490 @@
+//! The supervisor: start, reload, stop.
+//!
+//! Owns the order of things: HTTP sockets before worker threads, so that a port that is taken ends the start before
+//! anybody is served; ready only when all is open; threads joined before the process ends. One thread runs all of it,
+//! a relayed packet never waits for it. A reload is all or nothing. Never sees a packet.
+#![forbid(unsafe_code)]
+
+pub mod http;
+pub mod keys;
+pub mod metrics;
+pub mod watch;
+
+use crate::config::{self, ApiKey, Config, Host, Listeners, Mistake};
+use crate::net::clock;
+use crate::net::fds::{ServiceManager, Word};
+use crate::time::{Duration, seconds};
+use crate::turn::credential::Secret;
+use crate::turn::policy::Policy;
+use crate::turn::tally::Transport;
+use crate::worker::{self, Handle, PortUse, Setup, StartError};
+use core::fmt;
+use core::net::SocketAddr;
+use http::connections::{Bounds, Door};
+use http::{App, Settings, Stage};
+use keys::Keyring;
+use metrics::Sources;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch as channel;
+use tokio::time::interval;
+use watch::Watch;
+
+/// What a server is started with.
+pub struct Start {
+    /// The settings.
+    pub config: Config,
+    /// What the settings mean depends on this.
+    pub host: Host,
+    /// Where the settings came from; a reload reads it again.
+    pub config_file: Option<PathBuf>,
+    /// Every secret, newest first: those written, those of `auth.secret_file`, and the kept one where there is none.
+    pub secrets: Vec<Secret>,
+    /// Every API key, the kept one included.
+    pub keys: Vec<ApiKey>,
+    /// Called once when everything is open.
+    pub on_ready: Box<dyn FnOnce(&Ready)>,
+}
+
+/// What is open.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// Where clients are served.
+    pub listeners: Vec<(Transport, SocketAddr)>,
+    /// Where HTTP is served.
+    pub http: Vec<SocketAddr>,
+    /// What minted answers list.
+    pub uris: Vec<String>,
+}
+
+/// Why a server does not run, or no longer.
+#[derive(Debug)]
+pub enum ServeError {
+    /// The settings do not fit this host.
+    Mistakes(Vec<Mistake>),
+    /// The configuration file cannot be read again.
+    ConfigFile(PathBuf, io::Error),
+    /// `auth.secret_file` cannot be read.
+    SecretFile(PathBuf, io::Error),
+    /// An address of `http.listen` cannot be opened.
+    Http(SocketAddr, io::Error),
+    /// A worker cannot start.
+    Worker(StartError),
+    /// The operating system would not give what every server needs.
+    System(io::Error),
+    /// A worker thread is gone. A server that serves half of its clients is worse than one that is started again.
+    WorkerFailed,
+    /// A second signal came while the server was stopping.
+    Hurried,
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mistakes(mistakes) => {
+                let lines: Vec<String> = mistakes.iter().map(Mistake::to_string).collect();
+                f.write_str(&lines.join("\n"))
+            }
+            Self::SecretFile(path, error) => write!(f, "auth.secret_file = \"{}\": {error}", path.display()),
+            Self::ConfigFile(path, error) => write!(f, "{}: cannot be read: {error}", path.display()),
+            Self::Http(address, error) => write!(f, "http.listen = \"{address}\": {error}; {}", listen_hint(error)),
+            Self::Worker(error) => error.fmt(f),
+            Self::System(error) => write!(f, "the operating system refused: {error}"),
+            Self::WorkerFailed => {
+                f.write_str("a worker thread has failed; the server ends so that it can be started again")
+            }
+            Self::Hurried => f.write_str("ended at once by a second signal"),
+        }
+    }
+}
+
+impl core::error::Error for ServeError {}
+
+impl From<Vec<Mistake>> for ServeError {
+    fn from(mistakes: Vec<Mistake>) -> Self {
+        Self::Mistakes(mistakes)
+    }
+}
+
+fn listen_hint(error: &io::Error) -> &'static str {
+    let kind = error.kind();
+    if kind == io::ErrorKind::AddrInUse {
+        "another program listens there: stop it, or choose another port"
+    } else if kind == io::ErrorKind::AddrNotAvailable {
+        "this host has no such address"
+    } else if kind == io::ErrorKind::PermissionDenied {
+        "ports below 1024 need CAP_NET_BIND_SERVICE"
+    } else {
+        "choose another address"
+    }
+}
+
+/// Runs a server until a signal ends it.
+pub fn serve(start: Start) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::System)?;
+    let outcome = runtime.block_on(run(start));
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn run(start: Start) -> Result<(), ServeError> {
+    let mut signals = Signals::listen().map_err(ServeError::System)?;
+    let manager = ServiceManager::from_env();
+    let http = open_http(&start.config.http.listen)?;
+    let Start { mut config, host, config_file, secrets, keys, on_ready } = start;
+    let nonce_key = random_key().map_err(ServeError::System)?;
+    let kept = Kept::of(&config, secrets, keys)?;
+
+    config.http.listen.addresses = http.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let policy = kept.policy(&config, &host, &nonce_key)?;
+    let setup = Setup {
+        udp: config.listen.udp.addresses.clone(),
+        tcp: config.listen.tcp.addresses.clone(),
+        workers: config.data_plane.workers as usize,
+        policy: Arc::new(policy.clone()),
+    };
+    let handle = Arc::new(worker::start(setup).map_err(ServeError::Worker)?);
+    // From here on the ports are those that are open: port 0 has become a real one.
+    let opened = |transport| move |(with, address): &(Transport, SocketAddr)| (*with == transport).then_some(*address);
+    config.listen.udp.addresses = handle.listeners().iter().filter_map(opened(Transport::Udp)).collect();
+    config.listen.tcp.addresses = handle.listeners().iter().filter_map(opened(Transport::Tcp)).collect();
+
+    let app = Arc::new(App::new(kept.settings(&config, &policy), sources(&handle), clock::now));
+    let (close, closing) = channel::channel(false);
+    let bounds = Bounds::default();
+    let door = Door::new(http::router(Arc::clone(&app), bounds.request), bounds, closing);
+    let ready = Ready {
+        listeners: handle.listeners().to_vec(),
+        http: config.http.listen.addresses.clone(),
+        uris: config.uris(&policy),
+    };
+    http.into_iter().for_each(|listener| drop(tokio::spawn(door.clone().open(listener))));
+    app.set_stage(Stage::Serving);
+    ready.log();
+    manager.say(Word::Ready);
+    on_ready(&ready);
+
+    let secret_file = Watch::on(config.auth.secret_file.clone());
+    let mut server = Server { config, host, config_file, kept, nonce_key, secret_file, handle, app, manager };
+    server.watch_over(&mut signals).await?;
+    server.stop(&mut signals, &door, &close).await
+}
+
+/// A server that runs.
+struct Server {
+    /// In force. What needs a restart stays as it was at the start, whatever the file says by now.
+    config: Config,
+    host: Host,
+    config_file: Option<PathBuf>,
+    kept: Kept,
+    nonce_key: Secret,
+    secret_file: Watch,
+    handle: Arc<Handle>,
+    app: Arc<App>,
+    manager: ServiceManager,
+}
+
+const GLANCE: Duration = seconds(2); // at the secret file and the workers, unless the watchdog is in a hurry
+const FAREWELL: Duration = seconds(2); // for HTTP answers under way
+
+impl Server {
+    /// Returns when a signal asks for the end, or when it has come by itself.
+    async fn watch_over(&mut self, signals: &mut Signals) -> Result<(), ServeError> {
+        let mut glance = interval(self.manager.heartbeat().map_or(GLANCE, |due| due.min(GLANCE)));
+        let mut was_alive = true;
+        loop {
+            tokio::select! {
+                asked = signals.next() => match asked {
+                    Asked::End => return Ok(()),
+                    Asked::Reload => self.reload(),
+                },
+                _ = glance.tick() => {
+                    if self.secret_file.has_changed() {
+                        self.reload_secrets();
+                    }
+                    if self.handle.has_failed() {
+                        return Err(ServeError::WorkerFailed);
+                    }
+                    // Asking is what makes the workers answer, so nobody else asks.
+                    let is_alive = self.handle.is_alive();
+                    if is_alive {
+                        self.manager.say(Word::Alive);
+                    } else if was_alive {
+                        tracing::error!("a worker thread does not answer; restart the server if this stays so");
+                    }
+                    was_alive = is_alive;
+                }
+            }
+        }
+    }
+
+    fn reload(&mut self) {
+        self.manager.say(Word::Reloading(clock::now().mono));
+        match self.read_again() {
+            Ok(next) => self.take_over(next),
+            Err(error) => error.to_string().lines().for_each(|line| {
+                tracing::error!(mistake = line, "reload refused; nothing has changed");
+            }),
+        }
+        self.manager.say(Word::Ready);
+    }
+
+    fn read_again(&self) -> Result<Next, ServeError> {
+        let text = match &self.config_file {
+            Some(file) => {
+                let text =
+                    std::fs::read_to_string(file).map_err(|error| ServeError::ConfigFile(file.clone(), error))?;
+                Some((file.display().to_string(), text))
+            }
+            None => None,
+        };
+        let environment =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let text = text.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
+        let loaded = config::load(text, environment)?;
+        let mut config = loaded.config.clone();
+        let needs_restart = keep_what_needs_a_restart(&self.config, &mut config);
+        let kept = Kept { file: secrets_of(&config)?, ..self.kept.clone() };
+        let policy = kept.policy(&config, &self.host, &self.nonce_key);
+        let locate = |mistakes: Vec<Mistake>| mistakes.into_iter().map(|mistake| loaded.locate(mistake)).collect();
+        let policy = policy.map_err(|mistakes| ServeError::Mistakes(locate(mistakes)))?;
+        loaded.warnings.iter().for_each(|warning| tracing::warn!(%warning, "configuration"));
+        Ok(Next { config, kept, policy, needs_restart })
+    }
+
+    fn take_over(&mut self, next: Next) {
+        let Next { config, kept, policy, needs_restart } = next;
+        for key in needs_restart {
+            tracing::warn!(key, "needs restart: the old value stays in force");
+        }
+        let changed = changed_keys(&self.config, &config).join(" ");
+        self.secret_file = Watch::on(config.auth.secret_file.clone());
+        (self.config, self.kept) = (config, kept);
+        self.put_in_force(policy);
+        tracing::info!(changed, "reloaded");
+    }
+
+    fn reload_secrets(&mut self) {
+        let next = secrets_of(&self.config).and_then(|file| {
+            let kept = Kept { file, ..self.kept.clone() };
+            let policy = kept.policy(&self.config, &self.host, &self.nonce_key)?;
+            Ok((kept, policy))
+        });
+        match next {
+            Ok((kept, policy)) => {
+                tracing::info!(secrets = policy.auth.secrets.len(), "secret file reloaded");
+                self.kept = kept;
+                self.put_in_force(policy);
+            }
+            Err(error) => tracing::error!(%error, "secret file not reloaded; nothing has changed"),
+        }
+    }
+
+    fn put_in_force(&self, policy: Policy) {
+        self.app.set_settings(self.kept.settings(&self.config, &policy));
+        self.handle.set_policy(&Arc::new(policy));
+    }
+
+    async fn stop(self, signals: &mut Signals, door: &Door, close: &channel::Sender<bool>) -> Result<(), ServeError> {
+        tracing::info!("stopping");
+        self.app.set_stage(Stage::Stopping);
+        self.manager.say(Word::Stopping);
+        close.send_replace(true);
+        let end = async {
+            door.emptied(FAREWELL).await;
+            let Some(handle) = Arc::into_inner(self.handle) else { return };
+            let _ended = tokio::task::spawn_blocking(|| handle.stop()).await;
+        };
+        tokio::select! {
+            () = end => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+            () = signals.end() => Err(ServeError::Hurried),
+        }
+    }
+}
+
+/// What a reload would put in force.
+struct Next {
+    config: Config,
+    kept: Kept,
+    policy: Policy,
+    needs_restart: Vec<&'static str>,
+}
+
+/// Secrets and keys that the configuration does not hold itself.
+#[derive(Clone)]
+struct Kept {
+    /// Those of `auth.secret_file`.
+    file: Vec<Secret>,
+    /// Made at the first start. They count while the operator has written none, as after a restart.
+    secrets: Vec<Secret>,
+    keys: Vec<ApiKey>,
+}
+
+impl Kept {
+    fn of(config: &Config, secrets: Vec<Secret>, keys: Vec<ApiKey>) -> Result<Self, ServeError> {
+        let file = secrets_of(config)?;
+        let is_made = |secret: &Secret| !config.auth.secrets.contains(secret) && !file.contains(secret);
+        let secrets = secrets.into_iter().filter(is_made).collect();
+        let keys = keys.into_iter().filter(|key| !config.http.keys.contains(key)).collect();
+        Ok(Self { file, secrets, keys })
+    }
+
+    fn policy(&self, config: &Config, host: &Host, nonce_key: &Secret) -> Result<Policy, Vec<Mistake>> {
+        let has_written = !config.auth.secrets.is_empty() || !self.file.is_empty() || !config.auth.users.is_empty();
+        let more = if has_written { &self.file } else { &self.secrets };
+        config.policy(host, nonce_key.clone(), more)
+    }
+
+    fn settings(&self, config: &Config, policy: &Policy) -> Settings {
+        let keys = if config.http.keys.is_empty() { &self.keys } else { &config.http.keys };
+        Settings {
+            keys: Keyring::new(keys),
+            secrets: policy.auth.secrets.clone(),
+            max_ttl: policy.auth.max_ttl,
+            uris: config.uris(policy).into_iter().collect(),
+            metrics_public: config.http.metrics_public,
+        }
+    }
+}
+
+fn secrets_of(config: &Config) -> Result<Vec<Secret>, ServeError> {
+    let Some(path) = &config.auth.secret_file else { return Ok(Vec::new()) };
+    let secrets = watch::secrets(path).and_then(|secrets| match secrets.is_empty() {
+        // An editor that empties a file before it writes must not leave us without secrets in between.
+        true => Err(io::Error::new(io::ErrorKind::InvalidData, "holds no secret; write one a line, the newest first")),
+        false => Ok(secrets),
+    });
+    secrets.map_err(|error| ServeError::SecretFile(path.clone(), error))
+}
+
+/// Puts the running values of what only a start can change into `next`, and names those that differ.
+fn keep_what_needs_a_restart(running: &Config, next: &mut Config) -> Vec<&'static str> {
+    fn keep<T: Clone + PartialEq>(key: &'static str, running: &T, next: &mut T) -> Option<&'static str> {
+        let differs = running != next;
+        next.clone_from(running);
+        differs.then_some(key)
+    }
+    [
+        keep_listeners("listen.udp", &running.listen.udp, &mut next.listen.udp),
+        keep_listeners("listen.tcp", &running.listen.tcp, &mut next.listen.tcp),
+        keep_listeners("http.listen", &running.http.listen, &mut next.http.listen),
+        keep("relay.addresses", &running.relay.addresses, &mut next.relay.addresses),
+        keep("relay.external", &running.relay.external, &mut next.relay.external),
+        keep("relay.ports", &running.relay.ports, &mut next.relay.ports),
+        keep("data_plane.workers", &running.data_plane.workers, &mut next.data_plane.workers),
+        keep("log.level", &running.log.level, &mut next.log.level),
+        keep("log.format", &running.log.format, &mut next.log.format),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Port 0 is whatever was opened, and a default may have left a family out: neither is a difference.
+fn keep_listeners(key: &'static str, running: &Listeners, next: &mut Listeners) -> Option<&'static str> {
+    let same = |running: &SocketAddr, next: &SocketAddr| {
+        running.ip() == next.ip() && (running.port() == next.port() || next.port() == 0)
+    };
+    let both_default = running.is_default && next.is_default;
+    let all_same = running.addresses.len() == next.addresses.len()
+        && running.addresses.iter().all(|one| next.addresses.iter().any(|other| same(one, other)));
+    *next = running.clone();
+    (!both_default && !all_same).then_some(key)
+}
+
+/// The keys that differ, in the order of the example. Those that hold secrets are compared, never shown.
+fn changed_keys(before: &Config, after: &Config) -> Vec<&'static str> {
+    let differs_unseen = |key: &str| match key {
+        "auth.secrets" => before.auth.secrets != after.auth.secrets,
+        "auth.users" => before.auth.users != after.auth.users,
+        "http.keys" => before.http.keys != after.http.keys,
+        _ => false,
+    };
+    let pairs = before.effective().into_iter().zip(after.effective());
+    let differing = pairs.filter(|((key, before), (_, after))| before != after || differs_unseen(key));
+    differing.map(|((key, _), _)| key).collect()
+}
+
+fn open_http(listeners: &Listeners) -> Result<Vec<TcpListener>, ServeError> {
+    let open = |address: &SocketAddr| open_listener(*address).map_err(|error| ServeError::Http(*address, error));
+    listeners.addresses.iter().map(open).collect()
+}
+
+fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?; // 0.0.0.0 has its own line
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+const BACKLOG: i32 = 256;
+
+fn random_key() -> io::Result<Secret> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(Secret::new(&bytes.map(|byte| format!("{byte:02x}")).concat()))
+}
+
+fn sources(handle: &Arc<Handle>) -> Sources {
+    let weak: Weak<Handle> = Arc::downgrade(handle);
+    let relay_ports = move || weak.upgrade().map_or(PortUse { free: 0, used: 0 }, |handle| handle.relay_ports());
+    Sources { tallies: handle.tallies().to_vec(), relay_ports: Box::new(relay_ports) }
+}
+
+impl Ready {
+    fn log(&self) {
+        for (transport, address) in &self.listeners {
+            tracing::info!(transport = transport.label(), %address, "listening");
+        }
+        for address in &self.http {
+            tracing::info!(transport = "http", %address, "listening");
+        }
+    }
+}
+
+/// What a signal asks for.
+#[derive(PartialEq, Eq)]
+enum Asked {
+    End,
+    Reload,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.reload.recv() => Asked::Reload,
+        }
+    }
+
+    async fn end(&mut self) {
+        while self.next().await != Asked::End {}
+    }
+}

@@ -1,0 +1,346 @@
+//! The log: one record, one line on standard error, in the form that `log.format` asks for.
+//!
+//! Text from the network is escaped in every form, so that no record can forge a second line or steer a terminal.
+//! Lines go through a bounded queue to a thread of their own: whoever logs never waits for whoever reads, and a reader
+//! that is gone or asleep costs lines, never the server. Spans are not shown; every record carries its own fields.
+#![forbid(unsafe_code)]
+
+use crate::config::{Level, Log, LogFormat};
+use crate::time::{Duration, seconds};
+use core::fmt::{self, Write as _};
+use serde_json::Value;
+use std::io::{self, IsTerminal as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+
+/// Starts the log for the whole process. What is still queued is written when the guard is dropped.
+pub fn start(settings: &Log) -> Guard {
+    let is_terminal = io::stderr().is_terminal();
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let form = match settings.format {
+        LogFormat::Json => Form::Json,
+        LogFormat::Logfmt => Form::Logfmt,
+        LogFormat::Auto if !is_terminal => Form::Json,
+        LogFormat::Auto | LogFormat::Human => Form::Human { colors: is_terminal && !no_color },
+    };
+    let queue = Queue::to(io::stderr(), form);
+    let layer = tracing_subscriber::fmt::layer()
+        .event_format(form)
+        .log_internal_errors(false) // it would tell standard error that standard error is broken, and panic
+        .with_writer(queue.clone());
+    let registry = tracing_subscriber::registry().with(filter(settings.level)).with(layer);
+    // A log that is already there, as in tests, stays.
+    let _already = tracing::subscriber::set_global_default(registry);
+    Guard { queue }
+}
+
+/// Keeps the log until it is dropped.
+#[derive(Debug)]
+pub struct Guard {
+    queue: Queue,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let (done, written) = sync_channel(1);
+        if self.queue.lines.try_send(Entry::Flush(done)).is_ok() {
+            let _late = written.recv_timeout(FAREWELL);
+        }
+    }
+}
+
+const FAREWELL: Duration = seconds(1); // for a reader that still reads; another has lost interest
+const QUEUE_MAX: usize = 1024; // lines
+
+fn filter(level: Level) -> LevelFilter {
+    match level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    }
+}
+
+/// Where lines wait to be written.
+#[derive(Clone, Debug)]
+struct Queue {
+    lines: SyncSender<Entry>,
+    lost: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Line(Vec<u8>),
+    Flush(SyncSender<()>),
+}
+
+impl Queue {
+    fn to(sink: impl io::Write + Send + 'static, form: Form) -> Self {
+        let (lines, waiting) = sync_channel(QUEUE_MAX);
+        let queue = Self { lines, lost: Arc::default() };
+        let lost = Arc::clone(&queue.lost);
+        let writer = std::thread::Builder::new().name("log".into());
+        // Without its thread the log is silent: `try_send` then counts lines as lost.
+        let _silent = writer.spawn(move || write_all(sink, form, &waiting, &lost));
+        queue
+    }
+}
+
+fn write_all(mut sink: impl io::Write, form: Form, waiting: &Receiver<Entry>, lost: &AtomicU64) {
+    for entry in waiting {
+        // A line that cannot be written has nowhere else to go.
+        let _gone = match entry {
+            Entry::Line(line) => sink.write_all(&line),
+            Entry::Flush(done) => {
+                let _nobody_waits = done.try_send(());
+                Ok(())
+            }
+        };
+        let lost = lost.swap(0, Relaxed);
+        if lost > 0 {
+            let fields = vec![("message", "lines of the log were lost".into()), ("lines", lost.into())];
+            let _gone = writeln!(sink, "{}", form.line(&time(), tracing::Level::WARN, module_path!(), fields));
+        }
+    }
+}
+
+impl<'a> MakeWriter<'a> for Queue {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line { queue: self, bytes: Vec::new() }
+    }
+}
+
+/// One record on its way into the queue.
+struct Line<'a> {
+    queue: &'a Queue,
+    bytes: Vec<u8>,
+}
+
+impl io::Write for Line<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        let line = core::mem::take(&mut self.bytes);
+        if !line.is_empty() && self.queue.lines.try_send(Entry::Line(line)).is_err() {
+            self.queue.lost.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// What a line looks like.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Human { colors: bool },
+    Json,
+    Logfmt,
+}
+
+impl<S, N> FormatEvent<S, N> for Form
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut fields = Fields(Vec::new());
+        event.record(&mut fields);
+        let line = self.line(&time(), *event.metadata().level(), event.metadata().target(), fields.0);
+        writeln!(to, "{line}")
+    }
+}
+
+fn time() -> String {
+    let mut time = String::new();
+    // A clock that cannot be written leaves the time empty; the record counts more.
+    let _timeless = SystemTime.format_time(&mut Writer::new(&mut time));
+    time
+}
+
+impl Form {
+    fn line(self, time: &str, level: tracing::Level, target: &str, mut fields: Vec<(&'static str, Value)>) -> String {
+        if let Self::Json = self {
+            let head = [("timestamp", time), ("level", level.as_str()), ("target", target)];
+            let head = head.map(|(name, value)| (name, value.into()));
+            let pairs = head.into_iter().chain(fields).map(|(name, value)| format!("\"{name}\":{value}"));
+            return without_controls(&format!("{{{}}}", pairs.collect::<Vec<_>>().join(",")));
+        }
+        let message = fields.iter().position(|(name, _)| *name == "message").map(|at| fields.remove(at).1);
+        let message = message.unwrap_or_default();
+        let message = message.as_str().unwrap_or_default();
+        let mut line = match self {
+            Self::Human { colors: true } => {
+                format!("\x1b[2m{time}\x1b[0m {}{level:>5}\x1b[0m {}", color(level), message.escape_debug())
+            }
+            Self::Human { colors: false } | Self::Json => format!("{time} {level:>5} {}", message.escape_debug()),
+            Self::Logfmt => format!("time={time} level={level} target={target} message={message:?}"),
+        };
+        for (name, value) in fields {
+            let value = value.as_str().map_or_else(|| value.to_string(), quoted_if_needed);
+            line += &format!(" {name}={value}");
+        }
+        line
+    }
+}
+
+fn color(level: tracing::Level) -> &'static str {
+    match level {
+        tracing::Level::ERROR => "\x1b[31m",
+        tracing::Level::WARN => "\x1b[33m",
+        tracing::Level::INFO => "\x1b[32m",
+        _ => "\x1b[2m",
+    }
+}
+
+fn quoted_if_needed(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_.:/[]+@%,;".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) { text.into() } else { format!("{text:?}") }
+}
+
+/// JSON escapes the old control characters; this adds DEL and C1, which some terminals obey, and bidirectional marks.
+fn without_controls(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_control() || ('\u{200e}'..='\u{2069}').contains(&c) && !('\u{2010}'..='\u{2027}').contains(&c) {
+            let _infallible = write!(safe, "\\u{:04x}", u32::from(c));
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
+/// The fields of one record.
+struct Fields(Vec<(&'static str, Value)>);
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value.into());
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value.into());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, format!("{value:?}").into());
+    }
+}
+
+impl Fields {
+    fn put(&mut self, field: &Field, value: Value) {
+        self.0.push((field.name(), value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::sync::Mutex;
+
+    const ALL: [Form; 4] = [Form::Human { colors: false }, Form::Human { colors: true }, Form::Json, Form::Logfmt];
+
+    fn line(form: Form, user: &str) -> String {
+        let fields = vec![("message", "allocation began".into()), ("user", user.into()), ("relay_port", 50_000.into())];
+        form.line("2033-05-18T03:33:20Z", tracing::Level::INFO, "turnserver", fields)
+    }
+
+    #[test]
+    fn every_form_has_message_and_fields() {
+        let plain = "2033-05-18T03:33:20Z  INFO allocation began user=alice relay_port=50000";
+        assert_eq!(line(Form::Human { colors: false }, "alice"), plain);
+        let json: Value = serde_json::from_str(&line(Form::Json, "alice")).unwrap();
+        assert_eq!(
+            (&json["message"], &json["user"], &json["relay_port"]),
+            (&"allocation began".into(), &"alice".into(), &50_000.into())
+        );
+        assert!(
+            line(Form::Logfmt, "alice b").ends_with("message=\"allocation began\" user=\"alice b\" relay_port=50000")
+        );
+    }
+
+    #[test]
+    fn a_user_name_can_neither_begin_a_line_nor_color_it() {
+        for form in ALL {
+            let innocent = line(form, "x").chars().filter(|c| c.is_control()).count();
+            for name in
+                ["x\nlevel=ERROR", "x\r\n", "\x1b[2J", "\u{9b}2J", "\u{7f}", "\u{85}", "x\" user=\"root", "\u{202e}x"]
+            {
+                let line = line(form, name);
+                assert_eq!(line.chars().filter(|c| c.is_control()).count(), innocent, "{line:?}");
+                assert!(!line.contains(['\n', '\u{202e}']) && !line.contains(" user=\"root"), "{line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn json_stays_json_whatever_the_network_says() {
+        let name = "\u{9b}\u{7f}\u{202e}\"\\\n";
+        let json: Value = serde_json::from_str(&line(Form::Json, name)).unwrap();
+        assert_eq!(json["user"], name);
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_costs_lines_and_nothing_else() {
+        struct Gone(Arc<Mutex<u32>>);
+        impl io::Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                *self.0.lock().unwrap() += 1;
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let tried = Arc::new(Mutex::new(0));
+        let queue = Queue::to(Gone(Arc::clone(&tried)), Form::Json);
+        for _ in 0..10 {
+            queue.make_writer().write_all(b"line\n").unwrap();
+        }
+        drop(Guard { queue });
+        assert_eq!(*tried.lock().unwrap(), 10);
+    }
+
+    #[test]
+    fn a_reader_that_sleeps_delays_nobody() {
+        let (lines, asleep) = sync_channel(QUEUE_MAX);
+        let queue = Queue { lines, lost: Arc::default() };
+        for _ in 0..QUEUE_MAX + 5 {
+            queue.make_writer().write_all(b"line\n").unwrap();
+        }
+        assert_eq!(queue.lost.load(Relaxed), 5);
+        drop(asleep);
+    }
+}

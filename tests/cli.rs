@@ -1,0 +1,221 @@
+//! The program as a shell sees it: exit codes, what goes to which stream, what is kept in which file.
+#![expect(clippy::unwrap_used, reason = "a story that cannot go on ends there")]
+
+#[path = "support/temp.rs"]
+mod temp;
+
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Output, Stdio};
+use temp::TempDir;
+
+/// A directory of its own for each story.
+struct Home(TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(TempDir::new("cli"))
+    }
+
+    fn with(config: &str) -> Self {
+        let home = Self::new();
+        std::fs::write(home.0.path().join("turnserver.toml"), config).unwrap();
+        home
+    }
+
+    fn config(&self) -> String {
+        self.0.path().join("turnserver.toml").display().to_string()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_turnserver"));
+        command.env_clear().env("STATE_DIRECTORY", self.0.path().join("state")).args(args);
+        if self.0.path().join("turnserver.toml").exists() {
+            command.env("TURNSERVER_CONFIG", self.config());
+        }
+        command
+    }
+
+    fn runs(&self, args: &[&str]) -> Output {
+        self.command(args).stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn keeps(&self, name: &str, text: &str, mode: u32) -> String {
+        let folder = self.0.path().join("state");
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path.display().to_string()
+    }
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+const SECRET: &str = "auth.secrets = [\"0123456789abcdef\"]\n";
+
+#[test]
+fn a_wrong_line_is_exit_code_two_and_a_right_one_zero() {
+    let home = Home::new();
+    assert_eq!(code(&home.runs(&["--nonsense"])), 2);
+    assert_eq!(code(&home.runs(&["dance"])), 2);
+    let version = home.runs(&["--version"]);
+    assert_eq!((code(&version), out(&version)), (0, format!("turnserver {}\n", env!("CARGO_PKG_VERSION"))));
+    assert_eq!(code(&home.runs(&["--help"])), 0);
+}
+
+#[test]
+fn check_names_every_mistake_and_counts_them() {
+    let home = Home::with("relay.ports = \"65000-60000\"\nprots = 1\n");
+    let output = home.runs(&["check"]);
+    let config = home.config();
+    assert_eq!(code(&output), 2);
+    assert_eq!(out(&output), "");
+    assert_eq!(
+        err(&output),
+        format!(
+            "{config}:1: relay.ports = \"65000-60000\": the range is empty; did you mean \"60000-65000\"?\n{config}:2: prots: unknown key; did you mean relay.ports?\n2 mistakes\n"
+        )
+    );
+    let json: Value = serde_json::from_str(&out(&home.runs(&["check", "--json"]))).unwrap();
+    assert_eq!((&json["ok"], json["mistakes"].as_array().unwrap().len()), (&Value::Bool(false), 2));
+    for line in [&[][..], &["serve"], &["credential"]] {
+        assert_eq!(code(&home.runs(line)), 2, "{line:?}");
+    }
+}
+
+#[test]
+fn check_shows_the_settings_in_force_as_toml_that_can_be_read_again() {
+    let home = Home::with(&format!("{SECRET}relay.ports = \"50000-50999\"\npeers.deny = []\n"));
+    let output = home.command(&["check"]).env("TURNSERVER__LOG__LEVEL", "debug").output().unwrap();
+    let text = out(&output);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert!(text.contains(&format!("ports = \"50000-50999\"  # {}:2\n", home.config())), "{text}");
+    assert!(text.contains("level = \"debug\"  # TURNSERVER__LOG__LEVEL\n"), "{text}");
+    assert!(text.contains("secrets = [\"…\"]") && !text.contains("0123456789abcdef"), "{text}");
+    assert!(err(&output).starts_with("warning: ") && err(&output).contains("special-purpose"), "{}", err(&output));
+    std::fs::write(home.0.path().join("turnserver.toml"), &text).unwrap();
+    assert_eq!(code(&home.runs(&["check"])), 0);
+
+    let json: Value = serde_json::from_str(&out(&home.runs(&["check", "--json"]))).unwrap();
+    assert_eq!((&json["ok"], &json["settings"]["log"]["level"]), (&Value::Bool(true), &"debug".into()));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_mistake_and_no_reason_to_run_without() {
+    let home = Home::new();
+    let absent = home.runs(&["check", "--config", "/nowhere/turnserver.toml"]);
+    assert_eq!(code(&absent), 2);
+    assert!(err(&absent).starts_with("/nowhere/turnserver.toml: cannot be read: No such file"), "{}", err(&absent));
+    let home = Home::with("auth.secret_file = \"/nowhere/secrets\"\n");
+    let absent = home.runs(&["check"]);
+    assert_eq!(code(&absent), 2);
+    assert!(
+        err(&absent).contains(":1: auth.secret_file = \"/nowhere/secrets\": cannot be read: No such file"),
+        "{}",
+        err(&absent)
+    );
+}
+
+#[test]
+fn addresses_that_this_host_lacks_are_warnings() {
+    let home = Home::with("relay.addresses = [\"192.0.2.77\"]\n");
+    let output = home.runs(&["check"]);
+    assert_eq!(code(&output), 0);
+    assert!(err(&output).contains("relay.addresses: this host has no address 192.0.2.77"), "{}", err(&output));
+}
+
+#[test]
+fn a_credential_is_minted_offline_in_each_form() {
+    let home = Home::with(&format!(
+        "{SECRET}http.uris = [\"stun:t.example\", \"turn:t.example?transport=udp\"]\nauth.max_ttl = \"2h\"\n"
+    ));
+    let piped = home.runs(&["credential", "--user", "alice"]);
+    let json: Value = serde_json::from_str(&out(&piped)).unwrap();
+    assert_eq!((code(&piped), &json["ttl"]), (0, &3600.into()));
+    assert!(json["username"].as_str().unwrap().ends_with(":alice"));
+    assert_eq!(json["iceServers"][1]["urls"][0], "turn:t.example?transport=udp");
+    let clamped = home.runs(&["credential", "--ttl", "3h", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&out(&clamped)).unwrap()["ttl"], 7200);
+    assert_eq!(err(&clamped), "the ttl is 2h: auth.max_ttl allows no more\n");
+    let env = out(&home.runs(&["credential", "--format", "env"]));
+    let names: Vec<&str> = env.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+    assert_eq!(names, ["TURN_USERNAME", "TURN_PASSWORD", "TURN_URIS"]);
+    let uri = out(&home.runs(&["credential", "--format", "uri", "--user", "a b"]));
+    assert!(
+        uri.starts_with("turn://") && uri.contains("%3Aa%20b:") && uri.ends_with("@t.example?transport=udp\n"),
+        "{uri}"
+    );
+    assert_eq!(code(&home.runs(&["credential", "--ttl", "90"])), 2);
+    assert_eq!(code(&home.runs(&["credential", "--user", "a\nb"])), 2);
+}
+
+#[test]
+fn without_a_configured_secret_the_kept_one_mints_and_none_is_made_up() {
+    let home = Home::new();
+    let none = home.runs(&["credential"]);
+    assert_eq!(code(&none), 2);
+    assert!(err(&none).contains("no secret is configured, and none is kept in"), "{}", err(&none));
+    home.keeps("secret", "0123456789abcdef\n", 0o600);
+    assert_eq!(code(&home.runs(&["credential"])), 0);
+}
+
+#[test]
+fn a_kept_secret_that_others_can_read_is_refused() {
+    let home = Home::new();
+    let path = home.keeps("secret", "0123456789abcdef\n", 0o644);
+    let refused = home.runs(&["credential"]);
+    assert_eq!(code(&refused), 2);
+    assert_eq!(
+        err(&refused),
+        format!("error: {path}: others can use this secret (mode 0644); run: chmod 600 '{path}'\n")
+    );
+    assert_eq!(code(&home.runs(&["serve"])), 2);
+}
+
+#[test]
+fn a_first_start_keeps_a_secret_and_a_key_that_nobody_else_can_read() {
+    let home = Home::new();
+    // A port that is taken ends the start before anybody is served, and after everything was made.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let http = taken.local_addr().unwrap().to_string();
+    let start = || home.command(&[]).env("TURNSERVER__HTTP__LISTEN", &http).output().unwrap();
+    let read = |name: &str| std::fs::read_to_string(home.0.path().join("state").join(name)).unwrap();
+    assert_eq!(code(&start()), 1);
+    let kept = (read("secret"), read("api-key"));
+    let output = start();
+    assert_eq!((read("secret"), read("api-key")), kept, "the second start takes what the first one made");
+    for name in ["secret", "api-key"] {
+        let mode = std::fs::metadata(home.0.path().join("state").join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+        let shown = out(&output) + &err(&output);
+        assert!(!shown.contains(read(name).trim()), "{name} is not shown to a pipe");
+    }
+}
+
+#[test]
+fn users_with_fixed_passwords_alone_cannot_be_minted_for() {
+    let home = Home::with("auth.users = { alice = \"pw\" }\n");
+    let output = home.runs(&["credential"]);
+    assert_eq!(code(&output), 2);
+    assert!(err(&output).contains("configure auth.secrets"), "{}", err(&output));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_panic() {
+    let home = Home::with(SECRET);
+    let mut child = home.command(&["check"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((code(&output), err(&output)), (0, String::new()));
+}

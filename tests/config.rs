@@ -1,0 +1,511 @@
+//! The configuration as operators meet it: each mistake in its own words, all of them at once, no secret among them.
+#![expect(clippy::unwrap_used, reason = "a story that cannot go on ends there")]
+
+use std::net::IpAddr;
+use turnserver::config::{self, Config, Host, Loaded, Mistake, Source};
+use turnserver::time::seconds;
+use turnserver::turn::credential::Secret;
+use turnserver::turn::peers::RelayAddress;
+use turnserver::turn::policy;
+use turnserver::wire::integrity::Key;
+
+const FILE: &str = "turnserver.toml";
+
+fn load(text: &str) -> Result<Loaded, Vec<Mistake>> {
+    config::load(Some((FILE, text)), [])
+}
+
+fn good(text: &str) -> Config {
+    load(text).unwrap_or_else(|mistakes| panic!("{}", lines(&mistakes))).config
+}
+
+fn lines(mistakes: &[Mistake]) -> String {
+    mistakes.iter().map(Mistake::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// What is said about a file.
+fn complaint(text: &str) -> String {
+    lines(&load(text).map(|loaded| loaded.config).expect_err("a mistake"))
+}
+
+/// What is said about one variable without a file.
+fn complaint_env(name: &str, value: &str) -> String {
+    lines(&config::load(None, [(name.into(), value.into())]).map(|loaded| loaded.config).expect_err("a mistake"))
+}
+
+fn env(variables: &[(&str, &str)]) -> Config {
+    let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    config::load(None, variables).unwrap_or_else(|mistakes| panic!("{}", lines(&mistakes))).config
+}
+
+fn warnings(text: &str) -> String {
+    lines(&load(text).unwrap().warnings)
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn host() -> Host {
+    Host {
+        name: "relay1".into(),
+        interfaces: ["127.0.0.1", "10.0.0.5", "10.0.0.6", "fe80::1", "2001:db8::5"].map(ip).to_vec(),
+        default_v4: Some(ip("10.0.0.5")),
+        default_v6: Some(ip("2001:db8::5")),
+    }
+}
+
+fn policy_of(text: &str) -> Result<policy::Policy, String> {
+    good(text).policy(&host(), Secret::new("nonce"), &[]).map_err(|mistakes| lines(&mistakes))
+}
+
+#[test]
+fn an_empty_file_is_no_file() {
+    assert_eq!(good("").effective(), config::load(None, []).unwrap().config.effective());
+    assert!(load("").unwrap().warnings.is_empty(), "the defaults warn of nothing");
+}
+
+#[test]
+fn each_mistake_says_where_what_and_how_to_mend_it() {
+    for (text, sentence) in [
+        (
+            "[relay]\nports = \"65000-60000\"",
+            "turnserver.toml:2: relay.ports = \"65000-60000\": the range is empty; did you mean \"60000-65000\"?",
+        ),
+        (
+            "relay.ports = \"80-2000\"",
+            "turnserver.toml:1: relay.ports = \"80-2000\": ports below 1024 belong to system services (RFC 8656 §7.2); did you mean \"1024-2000\"?",
+        ),
+        (
+            "relay.ports = \"50000\"",
+            "turnserver.toml:1: relay.ports = \"50000\": not a range; write \"first-last\", such as \"49152-65535\"",
+        ),
+        ("relay.ports = \"a-b\"", "turnserver.toml:1: relay.ports = \"a-b\": \"a\" is no port"),
+        ("relay.ports = 5", "turnserver.toml:1: relay.ports = 5: must be a text in quotes, not an integer"),
+        (
+            "relay.addresses = [\"0.0.0.0\"]",
+            "turnserver.toml:1: relay.addresses = \"0.0.0.0\": a relay address must name one address of this host; did you mean \"auto\"?",
+        ),
+        (
+            "relay.addresses = [\"atuo\"]",
+            "turnserver.toml:1: relay.addresses = \"atuo\": neither an IP address nor \"auto\"; did you mean \"auto\"?",
+        ),
+        (
+            "relay.addresses = \"auto\"",
+            "turnserver.toml:1: relay.addresses = \"auto\": must be a list, not a text; put it in brackets: [\"auto\"]",
+        ),
+        (
+            "relay.external = [\"10.0.0.5=2001:db8::1\"]",
+            "turnserver.toml:1: relay.external = \"10.0.0.5=2001:db8::1\": both must be IPv4 or both IPv6",
+        ),
+        (
+            "relay.external = [\"192.0.2.1\", \"192.0.2.2\"]",
+            "turnserver.toml:1: relay.external = [\"192.0.2.1\", \"192.0.2.2\"]: 192.0.2.2 is the second answer for the same relay address; write \"local=external\" for each",
+        ),
+        (
+            "listen.udp = [\"0.0.0.0\"]",
+            "turnserver.toml:1: listen.udp = \"0.0.0.0\": the port is missing; did you mean \"0.0.0.0:3478\"?",
+        ),
+        (
+            "listen.udp = [\"::\"]",
+            "turnserver.toml:1: listen.udp = \"::\": the port is missing; did you mean \"[::]:3478\"?",
+        ),
+        (
+            "listen.tcp = [\"2001:db8:0:0:0:0:0:1:3478\"]",
+            "turnserver.toml:1: listen.tcp = \"2001:db8:0:0:0:0:0:1:3478\": an IPv6 address needs brackets; did you mean \"[2001:db8::1]:3478\"?",
+        ),
+        (
+            "listen.tcp = [\":3478\"]",
+            "turnserver.toml:1: listen.tcp = \":3478\": the address is missing; every address is \"0.0.0.0:3478\", \"[::]:3478\"",
+        ),
+        (
+            "listen.tcp = [\"turn.example.org:3478\"]",
+            "turnserver.toml:1: listen.tcp = \"turn.example.org:3478\": not an \"ip:port\"; names are not looked up",
+        ),
+        (
+            "listen.tcp = [\"0.0.0.0:70000\"]",
+            "turnserver.toml:1: listen.tcp = \"0.0.0.0:70000\": a port is a number from 1 to 65535",
+        ),
+        (
+            "listen.udp = [\n  \"0.0.0.0:3478\",\n  \"0.0.0.0:3478\",\n]",
+            "turnserver.toml:3: listen.udp = \"0.0.0.0:3478\": listed twice",
+        ),
+        (
+            "listen = { udp = [], tcp = [] }",
+            "turnserver.toml:1: listen.udp = []: no listener is left: nobody could reach the server; leave out listen.udp or listen.tcp to get its default",
+        ),
+        (
+            "http.listen = [\"127.0.0.1:3478\"]",
+            "turnserver.toml:1: http.listen = [\"127.0.0.1:3478\"]: listen.tcp has port 3478 too",
+        ),
+        (
+            "auth.max_ttl = 3600",
+            "turnserver.toml:1: auth.max_ttl = 3600: the unit is missing; write \"3600s\", \"3600m\", \"3600h\" or \"3600d\"",
+        ),
+        (
+            "auth.max_ttl = \"soon\"",
+            "turnserver.toml:1: auth.max_ttl = \"soon\": not a duration; write it as \"90s\", \"10m\", \"1h30m\" or \"1d\"",
+        ),
+        (
+            "auth.anonymous_stun = \"yes\"",
+            "turnserver.toml:1: auth.anonymous_stun = \"yes\": must be true or false, not a text",
+        ),
+        ("limits.allocations = -1", "turnserver.toml:1: limits.allocations = -1: must lie between 0 and 4294967295"),
+        ("limits.connections_per_ip = 0", "turnserver.toml:1: limits.connections_per_ip = 0: cannot be 0"),
+        (
+            "limits.bandwidth = \"4 Mbps\"",
+            "turnserver.toml:1: limits.bandwidth = \"4 Mbps\": \"Mbps\" is no unit of a rate; did you mean \"4 Mbit/s\"?",
+        ),
+        (
+            "limits.unauthenticated_per_ip = \"30/min\"",
+            "turnserver.toml:1: limits.unauthenticated_per_ip = \"30/min\": less than once a second; did you mean \"1/s\"?",
+        ),
+        (
+            "limits.channels_per_allocation = 5000",
+            "turnserver.toml:1: limits.channels_per_allocation = 5000: there are 4096 channel numbers (RFC 8656 §12)",
+        ),
+        (
+            "limits.allocation_lifetime = \"20s\"",
+            "turnserver.toml:1: limits.allocation_lifetime = \"20s\": shorter than 30s: clients could not refresh in time",
+        ),
+        (
+            "limits.max_allocation_lifetime = \"5m\"",
+            "turnserver.toml:1: limits.max_allocation_lifetime = \"5m\": the longest lifetime (5m) is shorter than the usual one (10m)",
+        ),
+        (
+            "peers.allow = [\"10.0.0.1/8\"]",
+            "turnserver.toml:1: peers.allow = \"10.0.0.1/8\": bits beyond the prefix length are set; did you mean \"10.0.0.0/8\"?",
+        ),
+        (
+            "peers.deny = [\"10.0.0.0/33\"]",
+            "turnserver.toml:1: peers.deny = \"10.0.0.0/33\": the prefix length is at most 32 for IPv4 and 128 for IPv6",
+        ),
+        (
+            "peers.allow = [\"peer.example.org\"]",
+            "turnserver.toml:1: peers.allow = \"peer.example.org\": not an address prefix; names are not looked up, their answers may change; write it as \"10.20.0.0/16\"",
+        ),
+        (
+            "peers.allow = [\"special-purpose\"]",
+            "turnserver.toml:1: peers.allow = \"special-purpose\": the named set can only be denied; write the prefixes to open",
+        ),
+        (
+            "peers.deny = [\"special_purpose\"]",
+            "turnserver.toml:1: peers.deny = \"special_purpose\": not an address prefix; did you mean \"special-purpose\"?",
+        ),
+        (
+            "http.uris = [\"turn://example.org\"]",
+            "turnserver.toml:1: http.uris = \"turn://example.org\": these URIs have no // (RFC 7065); did you mean \"turn:example.org\"?",
+        ),
+        (
+            "http.name = \"https://example.org\"",
+            "turnserver.toml:1: http.name = \"https://example.org\": not a host name; write the name alone, without port or scheme",
+        ),
+        (
+            "log.level = \"INFO\"",
+            "turnserver.toml:1: log.level = \"INFO\": must be one of error, warn, info, debug, trace; did you mean \"info\"?",
+        ),
+        ("log.format = \"xml\"", "turnserver.toml:1: log.format = \"xml\": must be one of auto, human, json, logfmt"),
+        ("listen = 3478", "turnserver.toml:1: listen: a section, not a key; write [listen] and its keys below"),
+    ] {
+        assert_eq!(complaint(text), sentence);
+    }
+    let long = "r".repeat(128);
+    assert!(complaint(&format!("realm = {long:?}")).ends_with("a realm has at most 127 characters (RFC 8489 §14.9)"));
+}
+
+#[test]
+fn an_unknown_key_is_led_to_the_nearest_known_one() {
+    for (text, sentence) in [
+        ("ports = \"50000-50999\"", "turnserver.toml:1: ports: unknown key; did you mean relay.ports?"),
+        ("\n[auth]\nsecret = \"hush-hush\"", "turnserver.toml:3: auth.secret: unknown key; did you mean auth.secrets?"),
+        ("[relay]\nprots = \"1-2\"", "turnserver.toml:2: relay.prots: unknown key; did you mean relay.ports?"),
+        ("listen.workers = 2", "turnserver.toml:1: listen.workers: unknown key; did you mean data_plane.workers?"),
+        ("[relays]\nports = \"50000-50999\"", "turnserver.toml:1: relays: unknown section; did you mean [relay]?"),
+        ("[tls]\ncert = \"x\"", "turnserver.toml:1: tls: unknown section"),
+        ("listen.tls = []", "turnserver.toml:1: listen.tls: unknown key"),
+    ] {
+        assert_eq!(complaint(text), sentence);
+    }
+    let elsewhere = complaint_env("TURNSERVER__PORTS", "50000-50999");
+    assert_eq!(elsewhere, "TURNSERVER__PORTS: ports: unknown key; did you mean relay.ports?");
+    let inside = complaint_env("TURNSERVER__AUTH__USERS__ALICE", "hush-hush");
+    assert_eq!(
+        inside,
+        "TURNSERVER__AUTH__USERS__ALICE: auth.users.alice: auth.users is set as a whole; TURNSERVER__AUTH__USERS takes TOML"
+    );
+}
+
+#[test]
+fn all_mistakes_come_at_once_in_the_order_of_the_file() {
+    let text = "relay.ports = \"9-1\"\nprots = 1\n[limits]\nallocations = \"many\"\nallocation_lifetime = \"2h\"\n";
+    let said = config::load(Some((FILE, text)), [("TURNSERVER__LOG__LEVEL".into(), "loud".into())]);
+    let said = said.map(|loaded| loaded.config).unwrap_err();
+    let places: Vec<String> = said.iter().map(|mistake| format!("{} {}", mistake.source, mistake.key)).collect();
+    assert_eq!(
+        places,
+        [
+            "turnserver.toml:1 relay.ports",
+            "turnserver.toml:2 prots",
+            "turnserver.toml:4 limits.allocations",
+            "turnserver.toml:5 limits.allocation_lifetime",
+            "TURNSERVER__LOG__LEVEL log.level",
+        ]
+    );
+}
+
+#[test]
+fn a_mistake_in_one_key_raises_no_false_alarm_about_another() {
+    let said = complaint("limits.max_allocation_lifetime = 5\nlimits.allocation_lifetime = \"2h\"");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn broken_toml_is_named_by_line_beside_every_other_mistake() {
+    let said = complaint("realm = example.org\nrelay.ports = \"9-1\"\n");
+    assert!(said.starts_with("turnserver.toml:1: not valid TOML: "), "{said}");
+    assert!(said.contains("turnserver.toml:2: relay.ports"), "{said}");
+}
+
+const HUSH: &str = "hush-hush-very-secret";
+
+#[test]
+fn no_message_shows_a_secret() {
+    let files = [
+        "auth.secrets = \"HUSH\"",
+        "auth.secrets = [\"HUSH\", 5, [\"HUSH\"]]",
+        "auth.secrets = [HUSH]",
+        "auth.secrets = [\"HUSH]\n",
+        "auth.secrets = [\"HUSH\"] HUSH",
+        "auth.secret = [\"HUSH\"]",
+        "secrets = [\"HUSH\"]",
+        "auth.users = { alice = \"HUSH\", bob = [\"HUSH\"] }",
+        "auth.users = { alice = \"sha256:HUSH\" }",
+        "auth.users = { alice = \"hmac:HUSH\" }",
+        "auth.users = \"alice:HUSH\"",
+        "http.keys = [\"HUSH\"]",
+        "http.keys = [{ id = \"x\", secret = \"HUSH\", scopes = [\"mnit\"] }]",
+        "http.keys = [{ id = \"x\", key = \"HUSH\", scopes = [\"mint\"] }]",
+        "http.keys = [{ id = \"x\", secret = [\"HUSH\"] }]",
+        "http.key = \"HUSH\"",
+        "[[http.keys]]\nsecret = 'HUSH'\nid = 'x'\nscopes = ['mint']\nrealm = HUSH\n[relay]\nports = ''",
+    ];
+    for file in files {
+        let said = load(&file.replace("HUSH", HUSH)).map(|loaded| loaded.config).expect_err(file);
+        assert!(!lines(&said).contains(HUSH), "{file}: {}", lines(&said));
+        assert!(!format!("{said:?}").contains(HUSH), "{file}");
+    }
+    for (name, value) in [
+        ("TURNSERVER__AUTH__USERS", HUSH.to_owned()),
+        ("TURNSERVER__AUTH__SECRET", HUSH.to_owned()),
+        ("TURNSERVER__HTTP__KEYS", format!("[{{ secret = \"{HUSH}\" }}]")),
+        ("TURNSERVER__HTTP__KEYS", HUSH.to_owned()),
+        ("TURNSERVER__AUTH__SECRETS", format!("[\"{HUSH}\", 5]")),
+        ("TURNSERVER__AUTH__SECRETS", format!("[\"{HUSH}")),
+    ] {
+        assert!(!complaint_env(name, &value).contains(HUSH), "{name}={value}");
+    }
+}
+
+#[test]
+fn settings_in_force_show_no_secret() {
+    let text = format!(
+        "auth.secrets = [\"{HUSH}\"]\nauth.users = {{ alice = \"{HUSH}\" }}\n[[http.keys]]\nid = \"backend\"\nsecret = \"{HUSH}\"\nscopes = [\"mint\"]"
+    );
+    let loaded = load(&text).unwrap();
+    let shown = format!("{:?} {:?} {}", loaded, loaded.config.effective(), lines(&loaded.warnings));
+    assert!(!shown.contains(HUSH) && shown.contains("backend") && shown.contains("alice"), "{shown}");
+    assert_eq!(lines(&loaded.warnings), "turnserver.toml:3: http.keys = …: \"backend\" has the secret of auth.secrets");
+}
+
+#[test]
+fn an_api_key_lacks_nothing_and_no_two_share_an_id() {
+    let said = complaint("http.keys = [{ id = \"a\", secret = \"0123456789abcdef\" }]");
+    assert_eq!(
+        said,
+        "turnserver.toml:1: http.keys = …: scopes is missing; write { id = \"signaling\", secret = \"…\", scopes = [\"mint\"] }"
+    );
+    let said = complaint("http.keys = [{ id = \"a\", secret = \"0123456789abcdef\", scopes = [\"mnit\"] }]");
+    assert_eq!(
+        said,
+        "turnserver.toml:1: http.keys.scopes = \"mnit\": must be one of mint, read, admin; did you mean \"mint\"?"
+    );
+    let key = "[[http.keys]]\nid = \"a\"\nsecret = \"0123456789abcdef\"\nscopes = [\"mint\"]\n";
+    assert!(complaint(&key.repeat(2)).contains("the id \"a\" is there twice"));
+    assert!(
+        warnings(&key.replace("0123456789abcdef", "short"))
+            .contains("the secret of \"a\" has fewer than 16 characters")
+    );
+}
+
+#[test]
+fn what_may_hurt_is_a_warning() {
+    assert!(warnings("peers.deny = []").contains("without \"special-purpose\" clients may reach private networks"));
+    assert!(warnings("listen.udp = [\"0.0.0.0:50000\"]").contains("port 50000 lies in relay.ports"));
+    assert!(
+        warnings("auth.secrets = [\"0123456789abcdef\", \"0123456789abcdef\"]")
+            .contains("the same secret is there twice")
+    );
+    assert!(warnings("limits.allocation_lifetime = \"5m\"").contains("the usual 10 minutes"));
+    assert!(warnings("auth.nonce_lifetime = \"2h\"").contains("at least once an hour"));
+}
+
+#[test]
+fn the_environment_overrides_the_file_in_any_capitals() {
+    let file = "[relay]\nports = \"50000-50999\"\n";
+    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let loaded = config::load(Some((FILE, file)), [variable("turnserver__Relay__PORTS", "60000-60999")]).unwrap();
+    assert_eq!(loaded.config.relay.ports.range(), 60_000..=60_999);
+    assert_eq!(loaded.origins["relay.ports"].source, Source::Environment("turnserver__Relay__PORTS".into()));
+}
+
+#[test]
+fn a_variable_is_toml_or_a_bare_text_or_a_list_with_commas() {
+    let config = env(&[
+        ("TURNSERVER__REALM", "12345"),
+        ("TURNSERVER__LIMITS__ALLOCATIONS", "7"),
+        ("TURNSERVER__HTTP__METRICS_PUBLIC", "true"),
+        ("TURNSERVER__LISTEN__TCP", ""),
+        ("TURNSERVER__LISTEN__UDP", "0.0.0.0:3478, [::]:3479"),
+        ("TURNSERVER__AUTH__SECRETS", "0123456789abcdef,fedcba9876543210"),
+        ("TURNSERVER__AUTH__USERS", "{ alice = \"pw\" }"),
+        ("TURNSERVER__AUTH__MAX_TTL", "2h"),
+        ("TURNSERVER__PEERS__DENY", "special-purpose,203.0.114.0/24"),
+        ("TURNSERVER__LIMITS__BANDWIDTH", "\"8 Mbit/s\""),
+        ("TURNSERVER__HTTP__KEYS", "[{ id = \"a\", secret = \"0123456789abcdef\", scopes = [\"mint\", \"read\"] }]"),
+        ("TURNSERVER_CONFIG", "not ours"),
+        ("PATH", "/bin"),
+    ]);
+    assert_eq!(config.realm.unwrap().as_str(), "12345");
+    assert_eq!((config.limits.allocations, config.http.metrics_public), (7, true));
+    assert!(config.listen.tcp.addresses.is_empty() && !config.listen.tcp.is_default);
+    assert_eq!(config.listen.udp.addresses.len(), 2);
+    assert_eq!(config.auth.secrets, [Secret::new("0123456789abcdef"), Secret::new("fedcba9876543210")]);
+    assert!(config.auth.users.contains_key("alice"));
+    assert_eq!(config.auth.max_ttl, seconds(7200));
+    assert!(config.peers.deny.special_purpose && config.peers.deny.prefixes.len() == 1);
+    assert_eq!(config.limits.bandwidth.unwrap().0, 1_000_000);
+    assert_eq!(config.http.keys[0].scopes.len(), 2);
+    assert_eq!(
+        complaint_env("TURNSERVER__LIMITS__ALLOCATIONS", "-1"),
+        "TURNSERVER__LIMITS__ALLOCATIONS: limits.allocations = -1: must lie between 0 and 4294967295"
+    );
+    let twice =
+        config::load(None, [("TURNSERVER__REALM".into(), "a".into()), ("turnserver__realm".into(), "b".into())]);
+    assert_eq!(lines(&twice.map(|_| ()).unwrap_err()), "turnserver__realm: realm: set twice, in different capitals");
+}
+
+#[test]
+fn auto_is_the_default_route_s_address_and_external_is_what_clients_hear() {
+    let relays = |text: &str| policy_of(text).map(|policy| policy.relays);
+    let relay = |local, external| RelayAddress { local: ip(local), external: ip(external) };
+    let v6 = relay("2001:db8::5", "2001:db8::5");
+    assert_eq!(relays(""), Ok(vec![relay("10.0.0.5", "10.0.0.5"), v6]));
+    assert_eq!(relays("relay.external = [\"192.0.2.1\"]"), Ok(vec![relay("10.0.0.5", "192.0.2.1"), v6]));
+    let two = "relay.addresses = [\"10.0.0.5\", \"10.0.0.6\"]\n";
+    let mapped = format!("{two}relay.external = [\"10.0.0.6=192.0.2.6\"]");
+    assert_eq!(relays(&mapped), Ok(vec![relay("10.0.0.5", "10.0.0.5"), relay("10.0.0.6", "192.0.2.6")]));
+    let vague = format!("{two}relay.external = [\"192.0.2.6\"]");
+    assert_eq!(relays(&vague), Err("relay.external = \"192.0.2.6\": there are several relay addresses of this family; write which one is meant: \"10.0.0.5=192.0.2.6\"".into()));
+    let strange = "relay.external = [\"10.0.0.9=192.0.2.6\"]";
+    assert_eq!(relays(strange), Err("relay.external = \"10.0.0.9=192.0.2.6\": 10.0.0.9 is no relay address; the relay addresses are 10.0.0.5, 2001:db8::5".into()));
+    let absent = "relay.addresses = [\"10.0.0.5\"]\nrelay.external = [\"2001:db8::7\"]";
+    assert_eq!(
+        relays(absent),
+        Err("relay.external = \"2001:db8::7\": there is no relay address of this family".into())
+    );
+}
+
+#[test]
+fn without_a_route_another_address_serves_and_loopback_at_last() {
+    let relays = |interfaces: &[&str]| {
+        let interfaces = interfaces.iter().map(|text| ip(text)).collect();
+        let host = Host { name: String::new(), interfaces, ..Host::default() };
+        let policy = good("").policy(&host, Secret::new("n"), &[]).unwrap();
+        assert_eq!(policy.realm, "localhost");
+        policy.relays.iter().map(|relay| relay.local.to_string()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(relays(&["127.0.0.1", "::1", "169.254.1.1", "fe80::1", "10.0.0.5"]), "10.0.0.5");
+    assert_eq!(relays(&["127.0.0.1", "::1", "fe80::1"]), "127.0.0.1");
+}
+
+#[test]
+fn users_become_keys_of_the_realm_and_secrets_stand_in_order() {
+    let text = "auth.secrets = [\"newest-of-them-all\"]\nauth.users = { alice = \"pw\", bob = \"hmac:8493FBC53BA582FB4C044C456BDC40EB\" }";
+    let more = [Secret::new("from the file"), Secret::new("newest-of-them-all")];
+    let policy = good(text).policy(&host(), Secret::new("nonce"), &more).unwrap();
+    assert_eq!(policy.realm, "relay1");
+    assert_eq!(policy.auth.users["alice"], Key::md5("alice", "relay1", "pw"));
+    assert_eq!(policy.auth.users["bob"].expose()[..2], [0x84, 0x93]); // RFC 5769's user/realm/pass
+    assert_eq!(policy.auth.secrets, [Secret::new("newest-of-them-all"), Secret::new("from the file")]);
+}
+
+#[test]
+fn the_defaults_of_the_file_are_the_defaults_of_the_core() {
+    let policy = policy_of("").unwrap();
+    let core = policy::Policy::default();
+    assert_eq!(policy.limits, core.limits);
+    assert_eq!(
+        (policy.auth.max_ttl, policy.auth.nonce_lifetime, policy.auth.anonymous_stun),
+        (core.auth.max_ttl, core.auth.nonce_lifetime, core.auth.anonymous_stun)
+    );
+}
+
+#[test]
+fn own_services_stay_closed_to_peers() {
+    let policy = policy_of("peers.allow = [\"10.0.0.0/8\", \"127.0.0.0/8\"]").unwrap();
+    let vet = |peer: &str| policy.peers.vet(peer.parse().unwrap()).is_some();
+    assert!(vet("10.0.0.5:8080") && !vet("10.0.0.5:3478") && !vet("127.0.0.1:3480"));
+}
+
+#[test]
+fn minted_uris_name_every_listener_once() {
+    let uris = |text: &str| {
+        let config = good(text);
+        config.uris(&config.policy(&host(), Secret::new("n"), &[]).unwrap())
+    };
+    assert_eq!(
+        uris("relay.external = [\"192.0.2.1\"]"),
+        [
+            "stun:192.0.2.1:3478",
+            "stun:[2001:db8::5]:3478",
+            "turn:192.0.2.1:3478?transport=udp",
+            "turn:[2001:db8::5]:3478?transport=udp",
+            "turn:192.0.2.1:3478?transport=tcp",
+            "turn:[2001:db8::5]:3478?transport=tcp",
+        ]
+    );
+    assert_eq!(
+        uris("http.name = \"turn.example.org\"\nlisten.tcp = []"),
+        ["stun:turn.example.org:3478", "turn:turn.example.org:3478?transport=udp"]
+    );
+    assert_eq!(uris("http.uris = [\"turn:a.example:443?transport=tcp\"]"), ["turn:a.example:443?transport=tcp"]);
+    assert_eq!(uris("listen = { udp = [\"10.0.0.6:3478\"], tcp = [] }")[0], "stun:10.0.0.6:3478");
+    let v4_only = "relay.addresses = [\"10.0.0.5\"]\nlisten.tcp = []";
+    assert_eq!(uris(v4_only), ["stun:10.0.0.5:3478", "turn:10.0.0.5:3478?transport=udp"]);
+}
+
+#[test]
+fn the_example_is_true() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/turnserver.toml.example");
+    let text = config::example();
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
+    assert_eq!(committed, text, "turnserver.toml.example is out of date: run UPDATE=1 cargo test --test config");
+
+    assert_eq!(good(&text), good(""), "as it stands the example changes nothing");
+    let is_key = |line: &&str| {
+        line.starts_with('[')
+            || line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+    };
+    let active: Vec<&str> = text.lines().filter(is_key).map(|line| line.trim_start_matches('#')).collect();
+    let active = load(&active.join("\n")).unwrap();
+    let keys = config::SECTIONS.iter().map(|section| section.keys.len()).sum::<usize>();
+    assert_eq!(active.origins.len(), keys, "every key is in the example");
+    let mut spelled_out = active.config;
+    for listeners in [&mut spelled_out.listen.udp, &mut spelled_out.listen.tcp, &mut spelled_out.http.listen] {
+        assert!(!core::mem::replace(&mut listeners.is_default, true), "somebody wrote it");
+    }
+    assert_eq!(spelled_out, good(""), "the defaults shown are the defaults in force");
+}

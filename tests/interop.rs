@@ -1,0 +1,16 @@
+//! The server as clients see it that nobody here wrote: coturn's tools, the crates `turn` and `turn-client-proto`.
+
+#![cfg(feature = "server")]
+
+#[path = "interop/coturn.rs"]
+mod coturn;
+#[path = "support/server.rs"]
+mod server;
+#[path = "support/skip.rs"]
+mod skip;
+#[path = "support/temp.rs"]
+mod temp;
+#[path = "interop/turn_client_proto.rs"]
+mod turn_client_proto;
+#[path = "interop/webrtc_rs.rs"]
+mod webrtc_rs;

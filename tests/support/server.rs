@@ -1,0 +1,282 @@
+//! The real program on free loopback ports, as the tests of several targets start it.
+//!
+//! Speaks HTTP by hand, bodies with a length alone: a few requests do not earn a client library. Ends the process on
+//! drop; what it wrote to the log is kept for those who ask.
+
+#![allow(dead_code, reason = "every test target uses its own part of this")]
+
+use crate::temp::TempDir;
+use serde_json::Value;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+pub(crate) const KEY: &str = "a-key-for-the-tests-0123456789abcdef";
+pub(crate) const SECRET: &str = "a-secret-for-the-tests-0123456789abcdef";
+
+const READY: Duration = Duration::from_secs(20); // a debug build on a busy machine
+const ANSWER: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(20);
+
+/// What a test changes of the ordinary set-up: loopback, one static user `u` with password `p`, one secret, one key.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    /// The listeners' addresses, all on one port.
+    pub(crate) listen: Vec<IpAddr>,
+    /// `relay.addresses`.
+    pub(crate) relay: Vec<IpAddr>,
+    /// More lines of `[relay]`.
+    pub(crate) relay_lines: String,
+    /// `peers.allow`.
+    pub(crate) allow: Vec<&'static str>,
+    /// Lines of `[limits]`.
+    pub(crate) limits: String,
+    /// A command the program is started by, such as `prlimit`.
+    pub(crate) wrapper: Vec<&'static str>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Self {
+            listen: vec![loopback],
+            relay: vec![loopback],
+            relay_lines: String::new(),
+            allow: Vec::new(),
+            limits: String::new(),
+            wrapper: Vec::new(),
+        }
+    }
+}
+
+pub(crate) struct Server {
+    process: Child,
+    /// The port of every listener.
+    pub(crate) port: u16,
+    pub(crate) http: SocketAddr,
+    pub(crate) home: TempDir,
+}
+
+impl Server {
+    /// The ordinary server.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&Setup::default())
+    }
+
+    /// A server set up in another way.
+    pub(crate) fn start_with(setup: &Setup) -> Self {
+        let home = TempDir::new("server");
+        let port = free_port();
+        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let config = home.path().join("turnserver.toml");
+        std::fs::write(&config, configuration(setup, port, http)).expect("the configuration is written");
+        let log = std::fs::File::create(home.path().join("log")).expect("the log is made");
+        let mut words = setup.wrapper.iter().copied().chain([env!("CARGO_BIN_EXE_turnserver")]);
+        let process = Command::new(words.next().expect("there is at least the program"))
+            .args(words)
+            .args(["serve", "--config"])
+            .arg(&config)
+            .env("STATE_DIRECTORY", home.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("turnserver starts");
+        let mut server = Self { process, port, http, home };
+        server.wait_until_ready();
+        server
+    }
+
+    /// A server without a configuration file, on other ports than the default ones. It makes its own secret and key.
+    pub(crate) fn start_bare() -> Self {
+        let home = TempDir::new("bare");
+        let port = free_port();
+        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let log = std::fs::File::create(home.path().join("log")).expect("the log is made");
+        let listeners = format!("[\"0.0.0.0:{port}\", \"[::]:{port}\"]");
+        let process = Command::new(env!("CARGO_BIN_EXE_turnserver"))
+            .env("STATE_DIRECTORY", home.path())
+            .env("TURNSERVER__LISTEN__UDP", &listeners)
+            .env("TURNSERVER__LISTEN__TCP", &listeners)
+            .env("TURNSERVER__HTTP__LISTEN", http.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("turnserver starts");
+        let mut server = Self { process, port, http, home };
+        server.wait_until_ready();
+        server
+    }
+
+    /// The API key that the server made at its first start.
+    pub(crate) fn made_key(&self) -> String {
+        let key = std::fs::read_to_string(self.home.path().join("api-key")).expect("the key is kept");
+        key.trim().to_owned()
+    }
+
+    /// The first IPv4 listener.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What the program has written to its log.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.home.path().join("turnserver.toml")
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.http)
+    }
+
+    /// What `POST /v1/ice-servers` answers.
+    pub(crate) fn mint(&self) -> Value {
+        let body = r#"{"user":"browser","ttl":600}"#;
+        let (status, answer) = self.request("POST", "/v1/ice-servers", body).expect("the server answers");
+        assert_eq!(status, 201, "{answer}");
+        serde_json::from_str(&answer).expect("the answer is JSON")
+    }
+
+    /// The value of one metric, by its whole name with labels; 0 when it has none.
+    pub(crate) fn metric(&self, series: &str) -> f64 {
+        let (status, text) = self.request("GET", "/metrics", "").expect("the server answers");
+        assert_eq!(status, 200, "{text}");
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.trim().parse().expect("a metric is a number"))
+    }
+
+    pub(crate) fn request(&self, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+        let head = format!("Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\n");
+        exchange(self.http, method, path, &head, body)
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "the signal {name} is sent");
+    }
+
+    /// How the program ended, once it has.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let mut ended = None;
+        until("the program ends", || {
+            ended = self.process.try_wait().expect("the process can be asked");
+            ended.is_some()
+        });
+        ended.expect("the program has ended")
+    }
+
+    fn wait_until_ready(&mut self) {
+        until("turnserver is ready", || {
+            if let Some(status) = self.process.try_wait().expect("the process can be asked") {
+                panic!("turnserver ended before it was ready: {status}\n{}", self.log());
+            }
+            matches!(self.request("GET", "/readyz", ""), Some((200, _)))
+        });
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("the log of turnserver:\n{}", self.log());
+        }
+    }
+}
+
+/// Looks again and again until `done`, and fails after a while.
+#[expect(clippy::disallowed_methods, reason = "waiting for another process has to end some time")]
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + READY;
+    while !done() {
+        assert!(Instant::now() < deadline, "in {READY:?} it did not happen that {what}");
+        sleep(POLL);
+    }
+}
+
+/// One request over a fresh connection; `None` when nobody answers in time.
+pub(crate) fn exchange(to: SocketAddr, method: &str, path: &str, head: &str, body: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&to, ANSWER).ok()?;
+    stream.set_read_timeout(Some(ANSWER)).ok()?;
+    let size = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n{head}Content-Length: {size}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).ok()?;
+
+    let mut answer = BufReader::new(stream);
+    let mut line = String::new();
+    answer.read_line(&mut line).ok()?;
+    let status = line.split(' ').nth(1)?.parse().ok()?;
+    let mut size = 0;
+    loop {
+        line.clear();
+        answer.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.split_once(':') else { break };
+        if name.eq_ignore_ascii_case("content-length") {
+            size = value.trim().parse().ok()?;
+        }
+    }
+    // By length, for chromedriver keeps the connection open whatever it is asked.
+    let mut body = vec![0; size];
+    answer.read_exact(&mut body).ok()?;
+    Some((status, String::from_utf8(body).ok()?))
+}
+
+fn configuration(setup: &Setup, port: u16, http: SocketAddr) -> String {
+    let quoted = |items: Vec<String>| items.iter().map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", ");
+    let listen = quoted(setup.listen.iter().map(|ip| SocketAddr::new(*ip, port).to_string()).collect());
+    let relay = quoted(setup.relay.iter().map(ToString::to_string).collect());
+    let allow = quoted(setup.allow.iter().map(ToString::to_string).collect());
+    let (relay_lines, limits) = (&setup.relay_lines, &setup.limits);
+    format!(
+        r#"
+realm = "test.example"
+[listen]
+udp = [{listen}]
+tcp = [{listen}]
+[relay]
+addresses = [{relay}]
+{relay_lines}
+[auth]
+secrets = ["{SECRET}"]
+users = {{ u = "p" }}
+[peers]
+allow = [{allow}]
+[limits]
+{limits}
+[http]
+listen = ["{http}"]
+[[http.keys]]
+id = "test"
+secret = "{KEY}"
+scopes = ["mint", "read"]
+"#
+    )
+}
+
+/// A number that is free for UDP and TCP alike.
+pub(crate) fn free_port() -> u16 {
+    const TRIES: u32 = 50;
+    for _ in 0..TRIES {
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free TCP port");
+        let port = tcp.local_addr().expect("a bound socket has an address").port();
+        if UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free for both UDP and TCP");
+}
