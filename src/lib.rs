@@ -3,7 +3,7 @@
 //! # Floors
 //!
 //! ```text
-//! 4   main  cli                                    verbs and text for people
+//! 4   main  cli  log                               verbs and text for people
 //! 3   control ── mailbox ──▶ worker                tokio, HTTP, stores  |  one OS thread per core, no async
 //! 2   net                                          sockets, epoll, the clock; the only `unsafe`
 //! 1   turn   client   config                       the law of relaying, pure: no I/O, no clock, no lock, no log
