@@ -78,12 +78,12 @@ impl Page {
         blocks
     }
 
-    /// What stands between backticks, block by block line by line too.
+    /// What stands between backticks, and every line of a block that is not `text`, which is output.
     fn code(&self) -> Vec<String> {
         let spans = self.prose().flat_map(|line| line.split('`').skip(1).step_by(2)).map(str::to_owned);
-        let blocks =
-            self.blocks().into_iter().flat_map(|block| block.text.lines().map(str::to_owned).collect::<Vec<_>>());
-        spans.chain(blocks).collect()
+        let blocks = self.blocks().into_iter().filter(|block| block.language != "text");
+        let lines = blocks.flat_map(|block| block.text.lines().map(str::to_owned).collect::<Vec<_>>());
+        spans.chain(lines).collect()
     }
 
     fn headings(&self) -> Vec<&str> {
@@ -94,9 +94,7 @@ impl Page {
     fn rows(&self, heading: &str) -> Vec<Vec<String>> {
         let lines = self.prose().skip_while(|line| line.trim_start_matches('#').trim() != heading);
         let table = lines.skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|')).skip(2);
-        table
-            .map(|line| line.trim_matches('|').split(" | ").map(|cell| cell.trim().replace('`', "")).collect())
-            .collect()
+        table.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect()).collect()
     }
 
     fn column(&self, heading: &str) -> BTreeSet<String> {
@@ -106,8 +104,9 @@ impl Page {
     }
 }
 
-fn keys() -> Vec<&'static config::Key> {
-    SECTIONS.iter().flat_map(|section| section.keys).collect()
+/// Path and default of every key.
+fn keys() -> Vec<(&'static str, &'static str)> {
+    SECTIONS.iter().flat_map(|section| section.keys).map(|key| (key.path, key.default)).collect()
 }
 
 #[track_caller]
@@ -127,17 +126,17 @@ fn every_key_stands_in_the_reference_in_its_order_with_its_default() {
     let lines: Vec<&str> = page.prose().collect();
     let heading = |line: &&str| line.strip_prefix("### `")?.strip_suffix('`').map(str::to_owned);
     let documented: Vec<String> = lines.iter().filter_map(heading).collect();
-    assert_eq!(documented, keys().iter().map(|key| key.path).collect::<Vec<_>>());
-    for key in keys() {
-        let at = lines.iter().position(|line| *line == format!("### `{}`", key.path)).unwrap();
-        let default = format!("default `{}`", key.default);
-        assert!(lines[at + 2].contains(&default), "{}: {:?} lacks {default:?}", key.path, lines[at + 2]);
+    assert_eq!(documented, keys().iter().map(|(path, _)| *path).collect::<Vec<_>>());
+    for (path, default) in keys() {
+        let at = lines.iter().position(|line| *line == format!("### `{path}`")).unwrap();
+        let default = format!("default `{default}`");
+        assert!(lines[at + 2].contains(&default), "{path}: {:?} lacks {default:?}", lines[at + 2]);
     }
 }
 
 #[test]
 fn no_document_names_a_key_that_does_not_exist() {
-    let known: BTreeSet<&str> = keys().iter().map(|key| key.path).collect();
+    let known: BTreeSet<&str> = keys().iter().map(|(path, _)| *path).collect();
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     for page in Page::all() {
         for code in page.code() {
@@ -243,7 +242,7 @@ fn every_metric_is_described_with_its_type_and_labels() {
     let mut documented = BTreeMap::new();
     for row in &rows {
         let [name, kind, labels, _meaning] = row.as_slice() else { panic!("a row with other cells: {row:?}") };
-        let labels = labels.trim_matches(['|', ' ']).split(", ").filter(|label| !label.is_empty()).collect();
+        let labels = labels.split(", ").filter(|label| !label.is_empty()).collect();
         documented.insert(name.as_str(), (kind.as_str(), labels));
     }
     assert_eq!(documented, real);
