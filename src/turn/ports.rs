@@ -1,9 +1,9 @@
 //! Which relay ports are whose.
 //!
 //! Owns the free, used, resting and reserved ports of every relay address. A port is drawn by chance from all free
-//! ones (RFC 6056), in constant time however full the range is. A port just released rests, so that a late packet of
-//! the last owner's peer finds nobody; it is drawn early only when nothing else is free. Never binds a socket, never
-//! reads a clock.
+//! ones (RFC 6056), in constant time however full the range is; EVEN-PORT may have to search. A port just released
+//! rests, so that a late packet of the last owner's peer finds nobody; it is drawn early only when nothing else is free.
+//! Never binds a socket, never reads a clock.
 #![forbid(unsafe_code)]
 
 use super::peers::RelayAddress;
@@ -18,8 +18,9 @@ use std::collections::VecDeque;
 const REST: Duration = seconds(30);
 /// How long EVEN-PORT's second port is held (RFC 8656 §7.2: at least 30 s).
 const RESERVATION: Duration = seconds(30);
-/// Reservations held at once; each also counts against its owner's ports for 30 s.
+/// Reservations held at once, by all users and by one: whoever reserves in a loop must leave ports for the others.
 const MAX_RESERVATIONS: usize = 4096;
+const MAX_RESERVATIONS_OF_ONE: usize = 256;
 
 /// A RESERVATION-TOKEN (RFC 8656 §18.10).
 pub type Token = [u8; 8];
@@ -120,6 +121,15 @@ impl Ports {
         }
     }
 
+    /// Gives back what was held for a token that nobody will hear of.
+    pub fn cancel(&mut self, token: Token) {
+        for held in self.reservations.extract_if(.., |held| held.token == token) {
+            if let Some(pool) = self.pools.get_mut(held.claim.pool) {
+                pool.release(held.claim.port);
+            }
+        }
+    }
+
     /// How many ports are not taken, over all addresses.
     pub fn free(&self) -> u64 {
         self.pools.iter().map(|pool| (pool.free.len() + pool.resting.len()) as u64).sum()
@@ -144,7 +154,8 @@ impl Ports {
         })?;
         if let Want::Pair(token) = want {
             let next = port + 1;
-            if self.reservations.len() >= MAX_RESERVATIONS {
+            let of_user = self.reservations.iter().filter(|held| *held.user == *user).count();
+            if self.reservations.len() >= MAX_RESERVATIONS || of_user >= MAX_RESERVATIONS_OF_ONE {
                 pool.release(port);
                 return None;
             }

@@ -57,8 +57,9 @@ const UNDERSTOOD: &[Attribute] = &[
     Attribute::RESERVATION_TOKEN,
 ];
 
-/// The shortest request that is challenged, in bytes: an Allocate with the one attribute it needs. Shorter ones get 400,
-/// where RFC 8489 §9.2.4 would challenge them: a challenge of four times the question is what reflectors are made of.
+/// The shortest TURN request that is challenged over UDP, in bytes: an Allocate with the one attribute it needs. Shorter
+/// ones get 400, where RFC 8489 §9.2.4 would challenge them: a challenge of four times the question is what reflectors are
+/// made of. Over a connection nobody can forge the source, and the RFC's order stands.
 const MIN_CHALLENGED: usize = HEADER + 8;
 /// Attributes named in one UNKNOWN-ATTRIBUTES at most: more would only make the answer longer.
 const MAX_UNKNOWN: usize = 32;
@@ -237,7 +238,7 @@ impl Server {
         let known = self.live(now, tuple, effects).and_then(|id| self.table.get(id));
         let asker = match auth::authenticate(&self.policy, now, tuple, message, known) {
             Ok(asker) => asker,
-            Err(Refusal::Unauthenticated(AuthFailure::Missing)) if is_short(message) => {
+            Err(Refusal::Unauthenticated(AuthFailure::Missing)) if is_short(message, tuple.transport) => {
                 return Ok(Some(Answer { key: None, result: Err(Refusal::BadRequest) }));
             }
             Err(refusal) => return Ok(Some(Answer { key: None, result: Err(refusal) })),
@@ -413,10 +414,12 @@ pub(super) fn is_understood(message: &Message<'_>) -> bool {
     message.unknown_required(UNDERSTOOD).next().is_none()
 }
 
-/// Whether the message is shorter than any that deserves a challenge. A FINGERPRINT buys nothing: the answer has one, too.
-fn is_short(message: &Message<'_>) -> bool {
+/// Whether the request is shorter than any that deserves a challenge. A FINGERPRINT buys nothing: the answer has one, too.
+/// A Binding has no attribute to be longer by.
+fn is_short(message: &Message<'_>, transport: Transport) -> bool {
     let fingerprint = if message.has_fingerprint() { 8 } else { 0 };
-    message.len() < MIN_CHALLENGED + fingerprint
+    let is_turn = message.method != Method::BINDING;
+    transport == Transport::Udp && is_turn && message.len() < MIN_CHALLENGED + fingerprint
 }
 
 /// The unknown attributes of the request in `packet`, read again before the answer overwrites it.

@@ -11,7 +11,7 @@ use crate::turn::BindError;
 use crate::turn::limits::{SharedBucket, Strangers};
 use crate::turn::peers::RelayAddress;
 use crate::turn::policy::Limits;
-use crate::turn::ports::{self, Ports};
+use crate::turn::ports::{self, Ports, Want};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -121,7 +121,12 @@ impl Ledger {
                     return Ok((claim, taken, socket));
                 }
                 Err(error) => {
-                    lock(&self.ports).give_back(now.mono, taken);
+                    let mut ports = lock(&self.ports);
+                    ports.give_back(now.mono, taken);
+                    if let Want::Pair(token) = bind.want {
+                        ports.cancel(token);
+                    }
+                    drop(ports);
                     match error.raw_os_error() {
                         Some(libc::EADDRINUSE | libc::EACCES) => {} // another program's port: try the next
                         Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
