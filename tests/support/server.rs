@@ -8,9 +8,10 @@
 use crate::temp::TempDir;
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -268,13 +269,23 @@ scopes = ["mint", "read"]
     )
 }
 
-/// A number that is free for UDP and TCP alike.
+/// A port that is free for UDP and TCP alike. It lies below the range the kernel hands out by itself (32768 and up), so
+/// that no client socket of another test takes it before it is bound.
 pub(crate) fn free_port() -> u16 {
-    const TRIES: u32 = 50;
-    for _ in 0..TRIES {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free TCP port");
-        let port = tcp.local_addr().expect("a bound socket has an address").port();
-        if UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    let start = std::process::id().wrapping_mul(7919);
+    for _ in 0..COUNT {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(FIRST + start.wrapping_add(step) % COUNT).expect("a port has 16 bits");
+        // A host without IPv6 refuses for another reason, which says nothing of the port.
+        let is_taken = |error: std::io::Error| error.kind() == std::io::ErrorKind::AddrInUse;
+        let is_taken = |ip: IpAddr| {
+            TcpListener::bind((ip, port)).err().is_some_and(is_taken)
+                || UdpSocket::bind((ip, port)).err().is_some_and(is_taken)
+        };
+        if !is_taken(Ipv4Addr::UNSPECIFIED.into()) && !is_taken(Ipv6Addr::UNSPECIFIED.into()) {
             return port;
         }
     }
