@@ -33,8 +33,18 @@ pub(crate) struct Setup {
     pub(crate) relay_lines: String,
     /// `peers.allow`.
     pub(crate) allow: Vec<&'static str>,
+    /// `peers.deny`.
+    pub(crate) deny: Vec<&'static str>,
+    /// The password of the static user `u`.
+    pub(crate) password: &'static str,
     /// Lines of `[limits]`.
     pub(crate) limits: String,
+    /// `data_plane.workers`; 0 is one a core.
+    pub(crate) workers: u32,
+    /// `log.level`.
+    pub(crate) log_level: &'static str,
+    /// `log.format`.
+    pub(crate) log_format: &'static str,
     /// A command the program is started by, such as `prlimit`.
     pub(crate) wrapper: Vec<&'static str>,
 }
@@ -47,7 +57,12 @@ impl Default for Setup {
             relay: vec![loopback],
             relay_lines: String::new(),
             allow: Vec::new(),
+            deny: vec!["special-purpose"],
+            password: "p",
             limits: String::new(),
+            workers: 0,
+            log_level: "info",
+            log_format: "auto",
             wrapper: Vec::new(),
         }
     }
@@ -133,6 +148,11 @@ impl Server {
         std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
     }
 
+    /// Puts another set-up into the configuration file; the program reads it when it is told to.
+    pub(crate) fn rewrite(&self, setup: &Setup) {
+        std::fs::write(self.config_file(), configuration(setup, self.port, self.http)).expect("a file is written");
+    }
+
     pub(crate) fn config_file(&self) -> PathBuf {
         self.home.path().join("turnserver.toml")
     }
@@ -149,10 +169,23 @@ impl Server {
         serde_json::from_str(&answer).expect("the answer is JSON")
     }
 
-    /// The value of one metric, by its whole name with labels; 0 when it has none.
-    pub(crate) fn metric(&self, series: &str) -> f64 {
+    /// What `/metrics` says.
+    pub(crate) fn metrics(&self) -> String {
         let (status, text) = self.request("GET", "/metrics", "").expect("the server answers");
         assert_eq!(status, 200, "{text}");
+        text
+    }
+
+    /// The sum of all series whose name with labels starts so.
+    pub(crate) fn metric_sum(&self, start: &str) -> f64 {
+        let values = self.metrics();
+        let values = values.lines().filter(|line| line.starts_with(start)).filter_map(|line| line.rsplit(' ').next());
+        values.map(|value| value.parse::<f64>().expect("a metric is a number")).sum()
+    }
+
+    /// The value of one metric, by its whole name with labels; 0 when it has none.
+    pub(crate) fn metric(&self, series: &str) -> f64 {
+        let text = self.metrics();
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.trim().parse().expect("a metric is a number"))
     }
@@ -242,7 +275,8 @@ fn configuration(setup: &Setup, port: u16, http: SocketAddr) -> String {
     let listen = quoted(setup.listen.iter().map(|ip| SocketAddr::new(*ip, port).to_string()).collect());
     let relay = quoted(setup.relay.iter().map(ToString::to_string).collect());
     let allow = quoted(setup.allow.iter().map(ToString::to_string).collect());
-    let (relay_lines, limits) = (&setup.relay_lines, &setup.limits);
+    let deny = quoted(setup.deny.iter().map(ToString::to_string).collect());
+    let Setup { relay_lines, password, limits, workers, log_level, log_format, .. } = setup;
     format!(
         r#"
 realm = "test.example"
@@ -254,9 +288,10 @@ addresses = [{relay}]
 {relay_lines}
 [auth]
 secrets = ["{SECRET}"]
-users = {{ u = "p" }}
+users = {{ u = "{password}" }}
 [peers]
 allow = [{allow}]
+deny = [{deny}]
 [limits]
 {limits}
 [http]
@@ -265,29 +300,40 @@ listen = ["{http}"]
 id = "test"
 secret = "{KEY}"
 scopes = ["mint", "read"]
+[data_plane]
+workers = {workers}
+[log]
+level = "{log_level}"
+format = "{log_format}"
 "#
     )
 }
 
-/// A port that is free for UDP and TCP alike. It lies below the range the kernel hands out by itself (32768 and up), so
-/// that no client socket of another test takes it before it is bound.
+/// A port that is free for UDP and TCP alike.
 pub(crate) fn free_port() -> u16 {
+    free_ports(1)
+}
+
+/// The first of `count` ports in a row that are free for UDP and TCP alike. They lie below the range the kernel hands out
+/// by itself (32768 and up), so that no client socket of another test takes one before it is bound.
+pub(crate) fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    const FIRST: u32 = 10_000;
-    const COUNT: u32 = 20_000;
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 20_000;
     let start = std::process::id().wrapping_mul(7919);
+    // A host without IPv6 refuses for another reason, which says nothing of the port.
+    let is_taken = |error: std::io::Error| error.kind() == std::io::ErrorKind::AddrInUse;
+    let is_taken = |ip: IpAddr, port| {
+        TcpListener::bind((ip, port)).err().is_some_and(is_taken)
+            || UdpSocket::bind((ip, port)).err().is_some_and(is_taken)
+    };
+    let is_free = |port| !is_taken(Ipv4Addr::UNSPECIFIED.into(), port) && !is_taken(Ipv6Addr::UNSPECIFIED.into(), port);
     for _ in 0..COUNT {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = u16::try_from(FIRST + start.wrapping_add(step) % COUNT).expect("a port has 16 bits");
-        // A host without IPv6 refuses for another reason, which says nothing of the port.
-        let is_taken = |error: std::io::Error| error.kind() == std::io::ErrorKind::AddrInUse;
-        let is_taken = |ip: IpAddr| {
-            TcpListener::bind((ip, port)).err().is_some_and(is_taken)
-                || UdpSocket::bind((ip, port)).err().is_some_and(is_taken)
-        };
-        if !is_taken(Ipv4Addr::UNSPECIFIED.into()) && !is_taken(Ipv6Addr::UNSPECIFIED.into()) {
-            return port;
+        let step = NEXT.fetch_add(count.into(), Ordering::Relaxed).wrapping_add(start);
+        let first = FIRST + (step % u32::from(COUNT)) as u16;
+        if (first..first + count).all(is_free) {
+            return first;
         }
     }
-    panic!("no port is free for both UDP and TCP");
+    panic!("no {count} ports in a row are free for both UDP and TCP");
 }

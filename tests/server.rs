@@ -1,0 +1,38 @@
+//! The real program over real sockets, all of it on loopback.
+//!
+//! Each file has one noun of what the shell does beside the law of relaying, which `tests/turn` tells without sockets.
+
+#![cfg(feature = "server")]
+
+#[path = "server/addresses.rs"]
+mod addresses;
+#[path = "server/caller.rs"]
+mod caller;
+#[path = "server/connections.rs"]
+mod connections;
+#[path = "server/descriptors.rs"]
+mod descriptors;
+#[path = "server/framing.rs"]
+mod framing;
+#[path = "server/junk.rs"]
+mod junk;
+#[path = "server/life.rs"]
+mod life;
+#[path = "server/limits.rs"]
+mod limits;
+#[path = "server/loops.rs"]
+mod loops;
+#[path = "server/numbers.rs"]
+mod numbers;
+#[path = "server/peers.rs"]
+mod peers;
+#[path = "server/ports.rs"]
+mod ports;
+#[path = "server/secrets.rs"]
+mod secrets;
+#[path = "support/server.rs"]
+mod server;
+#[path = "support/skip.rs"]
+mod skip;
+#[path = "support/temp.rs"]
+mod temp;

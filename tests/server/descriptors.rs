@@ -1,0 +1,71 @@
+//! A server that has run out of file descriptors.
+
+use crate::caller::{CHANNEL, Caller, Data, Peer};
+use crate::server::{Server, Setup, until};
+use crate::skip::has;
+use std::time::{Duration, Instant};
+use turnserver::wire::codes::ErrorCode;
+
+const OPEN_FILES: &str = "--nofile=64:64";
+
+/// Processor time that a process has used.
+fn processor_time(pid: u32) -> Duration {
+    const TICK: Duration = Duration::from_millis(10); // USER_HZ is 100 on every Linux
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    let after_name = stat.rsplit(") ").next().expect("Linux tells it");
+    let ticks = |at: usize| after_name.split(' ').nth(at).and_then(|text| text.parse::<u32>().ok());
+    TICK * (ticks(11).expect("user time") + ticks(12).expect("system time"))
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "idle means little processor time for the time that passed")]
+fn without_descriptors_calls_go_on_newcomers_are_refused_and_nothing_spins() {
+    if !has("prlimit") {
+        return;
+    }
+    let wrapper = vec!["prlimit", OPEN_FILES];
+    let server = Server::start_with(&Setup { allow: vec!["127.0.0.0/8"], wrapper, ..Setup::default() });
+    let (mut caller, peer) = (Caller::udp(server.address()), Peer::new());
+    let relay = caller.allocate().expect("an allocation");
+    caller.bind(CHANNEL, peer.address()).expect("a channel");
+    let mut others: Vec<Caller> = Vec::new();
+    let refused = loop {
+        let mut other = Caller::udp(server.address());
+        let answer = other.allocate();
+        others.push(other);
+        if let Err(code) = answer {
+            break code;
+        }
+        assert!(others.len() < 64, "descriptors never ran out");
+    };
+    assert_eq!(refused, ErrorCode::INSUFFICIENT_CAPACITY);
+
+    // Both doors have somebody waiting whom nobody can let in.
+    let mut waiting = Caller::tcp(server.address());
+    let request = waiting.client.binding();
+    waiting.says(&request);
+    let _http = std::net::TcpStream::connect(server.http).expect("the kernel takes connections");
+    until("the shortage is told", || server.log().contains("cannot be accepted"));
+    let (began, before) = (Instant::now(), processor_time(server.pid()));
+    let mut rounds = 0u32;
+    until("fifty rounds are done", || {
+        rounds += 1;
+        caller.sends_on(CHANNEL, &rounds.to_be_bytes());
+        assert_eq!(peer.hears(), (relay, rounds.to_be_bytes().to_vec()));
+        peer.says(relay, &rounds.to_be_bytes());
+        assert_eq!(caller.data(), Data::On(CHANNEL, rounds.to_be_bytes().to_vec()));
+        rounds >= 50
+    });
+    let (used, passed) = (processor_time(server.pid()) - before, began.elapsed());
+    assert!(used < passed / 4, "{used:?} of processor time in {passed:?}");
+    let told = server.log().matches("cannot be accepted").count();
+    assert!(told < 100, "the log is told {told} times");
+
+    // Room for the two that wait at the doors, and for one call more.
+    let mut newcomer = others.pop().expect("the one that was refused");
+    others.drain(..4).for_each(|mut other| other.release());
+    waiting.hears().expect("who waited is let in and answered");
+    newcomer.allocate().expect("there is room again");
+    caller.refresh(None).expect("the call goes on");
+    assert!(server.metric("turnserver_allocation_failures_total{code=\"508\"}") >= 1.0);
+}

@@ -1,0 +1,161 @@
+//! Messages in a byte stream (RFC 8656 §12.5), and what becomes of a stream that holds something else.
+
+use crate::caller::{CHANNEL, Caller, Data, Peer, Wire, channel_data, padded};
+use crate::server::{Server, Setup, until};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use turnserver::client::Client;
+
+const CONNECTIONS: &str = "turnserver_connections{transport=\"tcp\"}";
+const NOISE: &str = "turnserver_dropped_packets_total{reason=\"noise\"}";
+
+fn opened() -> Server {
+    Server::start_with(&Setup { allow: vec!["127.0.0.0/8"], ..Setup::default() })
+}
+
+/// A caller over TCP with a channel to a peer.
+fn on_a_channel(server: &Server) -> (Caller, Peer, SocketAddr) {
+    let (mut caller, peer) = (Caller::tcp(server.address()), Peer::new());
+    let relay = caller.allocate().expect("an allocation");
+    caller.bind(CHANNEL, peer.address()).expect("a channel");
+    (caller, peer, relay)
+}
+
+fn stream(caller: &mut Caller) -> &mut TcpStream {
+    let Wire::Tcp(stream, _) = &mut caller.wire else { panic!("a caller over TCP") };
+    stream
+}
+
+#[test]
+fn three_requests_in_one_segment_get_three_answers_in_order() {
+    let server = Server::start();
+    let mut caller = Caller::tcp(server.address());
+    let requests: Vec<Vec<u8>> = (0..3).map(|_| caller.client.binding()).collect();
+    stream(&mut caller).write_all(&requests.concat()).expect("the server reads");
+    for request in &requests {
+        assert_eq!(caller.hears().expect("an answer")[8..20], request[8..20]);
+    }
+}
+
+#[test]
+fn a_request_that_comes_byte_by_byte_is_answered() {
+    let server = Server::start();
+    let mut caller = Caller::tcp(server.address());
+    let request = caller.client.allocate(None);
+    for byte in &request {
+        stream(&mut caller).write_all(&[*byte]).expect("the server reads");
+    }
+    assert_eq!(caller.hears().expect("an answer")[8..20], request[8..20]);
+}
+
+#[test]
+fn stun_and_channel_data_stand_back_to_back() {
+    let server = opened();
+    let (mut caller, peer, relay) = on_a_channel(&server);
+    let first = caller.client.binding();
+    let last = caller.client.refresh(None);
+    let all =
+        [padded(&first), padded(&channel_data(CHANNEL, b"abc")), padded(&channel_data(CHANNEL, b"")), last.clone()];
+    stream(&mut caller).write_all(&all.concat()).expect("the server reads");
+    assert_eq!(caller.hears().expect("an answer")[8..20], first[8..20]);
+    assert_eq!(caller.hears().expect("an answer")[8..20], last[8..20]);
+    assert_eq!(peer.hears(), (relay, b"abc".to_vec()));
+    assert_eq!(peer.hears(), (relay, Vec::new()));
+}
+
+#[test]
+fn channel_data_of_every_length_is_padded_both_ways() {
+    let server = opened();
+    let (mut caller, peer, relay) = on_a_channel(&server);
+    for length in 0..10 {
+        let payload = &b"0123456789"[..length];
+        caller.sends_on(CHANNEL, payload);
+        assert_eq!(peer.hears(), (relay, payload.to_vec()));
+        peer.says(relay, payload);
+        // The caller cuts messages at multiples of four and looks at the padding.
+        assert_eq!(caller.data(), Data::On(CHANNEL, payload.to_vec()));
+    }
+    caller.binding().expect("the stream is still in step");
+}
+
+#[test]
+fn the_largest_datagram_passes_over_tcp_both_ways() {
+    let server = opened();
+    let (mut caller, peer, relay) = on_a_channel(&server);
+    let payload: Vec<u8> = (0..65_507u32).map(|at| at as u8).collect();
+    caller.sends_on(CHANNEL, &payload);
+    assert_eq!(peer.hears(), (relay, payload.clone()));
+    peer.says(relay, &payload);
+    assert_eq!(caller.data(), Data::On(CHANNEL, payload));
+}
+
+#[test]
+fn a_datagram_too_large_for_udp_is_counted_and_costs_nothing_else() {
+    let server = opened();
+    let (mut caller, peer, relay) = on_a_channel(&server);
+    caller.sends_on(CHANNEL, &vec![1; 65_535]);
+    caller.sends_on(CHANNEL, b"after");
+    assert_eq!(peer.hears(), (relay, b"after".to_vec()));
+    assert_eq!(server.metric("turnserver_dropped_packets_total{reason=\"too_large\"}"), 1.0);
+}
+
+#[test]
+fn noise_closes_its_connection_and_no_other() {
+    let server = opened();
+    let (mut caller, peer, relay) = on_a_channel(&server);
+    let tls = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC];
+    let cookieless = [0, 1, 0, 0, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let noises: [&[u8]; 4] = [&tls, &cookieless, b"\r\n\r\n", &[0xFF; 64]];
+    for (already, noise) in noises.into_iter().enumerate() {
+        let mut noisy = TcpStream::connect(server.address()).expect("the server listens");
+        noisy.write_all(noise).expect("the server reads");
+        let mut heard = Vec::new();
+        let _reset_or_ended = noisy.read_to_end(&mut heard);
+        assert_eq!(heard, b"", "noise is not answered");
+        assert_eq!(server.metric(NOISE), already as f64 + 1.0);
+    }
+    peer.says(relay, b"undisturbed");
+    assert_eq!(caller.data(), Data::On(CHANNEL, b"undisturbed".to_vec()));
+    assert_eq!(server.metric(CONNECTIONS), 1.0);
+}
+
+#[test]
+fn http_on_a_turn_port_is_not_answered() {
+    let server = Server::start();
+    for request in ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", "POST /v1/ice-servers HTTP/1.1\r\nContent-Length: 0\r\n\r\n"] {
+        // "GE" and "PO" are channel numbers, and "T " or "ST" the length of what never comes.
+        let mut browser = TcpStream::connect(server.address()).expect("the server listens");
+        browser.write_all(request.as_bytes()).expect("the server reads");
+        browser.shutdown(std::net::Shutdown::Write).expect("a stream can be half closed");
+        let mut heard = Vec::new();
+        let _reset_or_ended = browser.read_to_end(&mut heard);
+        assert_eq!(heard, b"");
+    }
+    until("the connections are gone", || server.metric(CONNECTIONS) < 1.0);
+}
+
+#[test]
+fn half_a_message_and_a_close_leaves_nothing_behind() {
+    let server = Server::start();
+    for half in [1, 3, 19, 27] {
+        let mut caller = Caller::tcp(server.address());
+        caller.binding().expect("an answer");
+        let request = Client::new("u", "p", 1).allocate(None);
+        assert_eq!(request.len(), 28);
+        stream(&mut caller).write_all(&request[..half]).expect("the server reads");
+    }
+    until("every connection is gone", || server.metric(CONNECTIONS) < 1.0);
+}
+
+#[test]
+fn closing_the_connection_ends_its_allocation_at_once() {
+    let server = opened();
+    let (caller, _peer, relay) = on_a_channel(&server);
+    assert_eq!(server.metric_sum("turnserver_allocations{"), 1.0);
+    drop(caller);
+    until("the allocation is gone", || server.metric_sum("turnserver_allocations{") < 1.0);
+    UdpSocket::bind(relay).expect("the relay port is free");
+    until("the end is in the log", || server.log().contains("\"reason\":\"disconnected\""));
+    assert_eq!(server.metric("turnserver_permissions"), 0.0);
+    assert_eq!(server.metric("turnserver_channels"), 0.0);
+}
