@@ -186,7 +186,7 @@ impl Caller {
         match self.client.hear(&message).expect("the server speaks STUN") {
             Heard::Data { peer, payload } => Data::From(peer, message[payload].to_vec()),
             Heard::ChannelData { number, payload } => Data::On(number.get(), message[payload].to_vec()),
-            other => panic!("no data: {other:?}"),
+            other @ (Heard::Success(_) | Heard::Error { .. }) => panic!("no data: {other:?}"),
         }
     }
 }
