@@ -40,9 +40,8 @@ fn a_client_that_never_reads_loses_data_and_costs_little_memory() {
             enough()
         });
     };
-    flood_until("data is dropped", &|| server.metric(SLOW) > 0.0);
-    let (before, dropped) = (memory(&server), server.metric(SLOW));
-    flood_until("much more is dropped", &|| server.metric(SLOW) > dropped + 4000.0);
+    let before = memory(&server);
+    flood_until("much is dropped", &|| server.metric(SLOW) > 5000.0);
     let after = memory(&server);
 
     assert!(after < before + BOUND, "memory grew from {before} to {after} bytes");
