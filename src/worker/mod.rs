@@ -154,7 +154,8 @@ impl Handle {
         let tally = Arc::new(Tally::default());
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| StartError::System(io::Error::other(error)))?;
-        let worker = Worker::new(share, policy, &tally, &mailbox, &self.ledger, seed).map_err(StartError::System)?;
+        let worker =
+            Worker::new(number, share, policy, &tally, &mailbox, &self.ledger, seed).map_err(StartError::System)?;
         let thread = std::thread::Builder::new().name(format!("worker-{number}"));
         let thread = thread.spawn(move || worker.run()).map_err(StartError::System)?;
         self.tallies.push(tally);
@@ -165,6 +166,7 @@ impl Handle {
 
 /// One thread's whole world.
 struct Worker {
+    number: usize,
     server: Server,
     policy: Arc<Policy>,
     tally: Arc<Tally>,
@@ -192,6 +194,7 @@ struct Worker {
 
 impl Worker {
     fn new(
+        number: usize,
         share: sockets::Share,
         policy: &Arc<Policy>,
         tally: &Arc<Tally>,
@@ -209,6 +212,7 @@ impl Worker {
             poll.add(listener.socket.as_fd(), Token::Tcp(at as u32).into(), Interest::Read)?;
         }
         Ok(Self {
+            number,
             server: Server::new(Arc::clone(policy), Arc::clone(tally), now, seed).with_strangers(ledger.strangers()),
             policy: Arc::clone(policy),
             tally: Arc::clone(tally),
@@ -370,6 +374,8 @@ impl Worker {
                 Err(end) => {
                     if end == End::Noise {
                         self.tally.count_drop(Dropped::Noise);
+                        // What stood before the noise has its answer.
+                        let _ = self.conns.write(&self.poll, |id| Token::Conn(id).into(), id);
                     }
                     self.close(id);
                     break;
@@ -432,7 +438,7 @@ impl Worker {
                     Effect::Ended { relay, session, usage, lived, why } => {
                         self.ended(relay, &session, why);
                         tracing::info!(
-                            allocation = %sockets::name(relay),
+                            allocation = %sockets::name(self.number, relay),
                             user = &*session.user,
                             client = %session.path.tuple.client,
                             relay = %session.relay,
@@ -469,7 +475,7 @@ impl Worker {
     fn began(&mut self, relay: RelayId, session: &Session) {
         self.count_on_conn(session, true);
         tracing::info!(
-            allocation = %sockets::name(relay),
+            allocation = %sockets::name(self.number, relay),
             user = &*session.user,
             client = %session.path.tuple.client,
             relay = %session.relay,

@@ -334,7 +334,7 @@ pub(super) fn plain(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// An allocation's name in the log.
-pub(super) fn name(id: RelayId) -> String {
-    format!("{:x}-{:x}", id.index, id.generation)
+/// An allocation's name in the log: worker, slot, and which use of that slot.
+pub(super) fn name(worker: usize, id: RelayId) -> String {
+    format!("{worker}-{:x}-{:x}", id.index, id.generation)
 }
