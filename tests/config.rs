@@ -162,7 +162,7 @@ fn each_mistake_says_where_what_and_how_to_mend_it() {
         ),
         (
             "limits.channels_per_allocation = 5000",
-            "turnserver.toml:1: limits.channels_per_allocation = 5000: there are 4096 channel numbers (RFC 8656 §12)",
+            "turnserver.toml:1: limits.channels_per_allocation = 5000: 4096 is the most, as many as RFC 8656 §12 has channel numbers",
         ),
         (
             "limits.allocation_lifetime = \"20s\"",

@@ -6,6 +6,8 @@
 
 #[path = "server/addresses.rs"]
 mod addresses;
+#[path = "server/batches.rs"]
+mod batches;
 #[path = "server/caller.rs"]
 mod caller;
 #[path = "server/connections.rs"]

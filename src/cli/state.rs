@@ -141,7 +141,10 @@ fn make(path: &Path) -> io::Result<()> {
     let mut bytes = Zeroizing::new([0; 32]);
     getrandom::fill(bytes.as_mut()).map_err(io::Error::other)?;
     let text = Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes) + "\n");
-    let draft = path.with_extension(format!("{}.new", std::process::id()));
+    // Named by chance: one left by a start that was killed, perhaps under the same process id, is in nobody's way.
+    let mut name = [0; 8];
+    getrandom::fill(&mut name).map_err(io::Error::other)?;
+    let draft = path.with_extension(format!("{:016x}.new", u64::from_ne_bytes(name)));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     let kept = file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| {
         match std::fs::hard_link(&draft, path) {

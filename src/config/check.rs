@@ -77,7 +77,7 @@ impl Cross<'_> {
     fn channels(&self) -> Findings {
         let key = "limits.channels_per_allocation";
         let excess = self.config.limits.channels_per_allocation.get() > CHANNELS_MAX;
-        self.only_if(excess, key, format!("there are {CHANNELS_MAX} channel numbers (RFC 8656 §12)"))
+        self.only_if(excess, key, format!("{CHANNELS_MAX} is the most, as many as RFC 8656 §12 has channel numbers"))
     }
 
     fn externals(&self) -> Findings {

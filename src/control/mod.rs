@@ -295,9 +295,12 @@ impl Server {
         self.manager.say(Word::Stopping);
         close.send_replace(true);
         let end = async {
-            door.emptied(FAREWELL).await;
-            let Some(handle) = Arc::into_inner(self.handle) else { return };
-            let _ended = tokio::task::spawn_blocking(|| handle.stop()).await;
+            // Both at once: no call may begin while the last HTTP answers leave.
+            let workers = async {
+                let Some(handle) = Arc::into_inner(self.handle) else { return };
+                let _ended = tokio::task::spawn_blocking(|| handle.stop()).await;
+            };
+            tokio::join!(door.emptied(FAREWELL), workers);
         };
         tokio::select! {
             () = end => {

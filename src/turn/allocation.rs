@@ -48,8 +48,6 @@ pub(super) struct Allocation {
     pub(super) lifetime: Duration,
     pub(super) born: Instant,
     pub(super) expires: Instant,
-    /// The second in which the wheel names this allocation next.
-    pub(super) due: u64,
     pub(super) usage: Usage,
     /// Bandwidth from the client.
     pub(super) upward: Bucket,
@@ -121,7 +119,6 @@ impl Allocation {
             lifetime: Duration::ZERO,
             born: now.mono,
             expires: now.mono,
-            due: u64::MAX,
             usage: Usage::default(),
             upward: Bucket::default(),
             downward: Bucket::default(),

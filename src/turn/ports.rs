@@ -2,7 +2,7 @@
 //!
 //! Owns the free, used, resting and reserved ports of every relay address. A port is drawn by chance from all free
 //! ones (RFC 6056), in constant time however full the range is; EVEN-PORT may have to search. A port just released
-//! rests, so that a late packet of the last owner's peer finds nobody; it is drawn early only when nothing else is free.
+//! rests, so that a late packet of the last owner's peer finds nobody; it is drawn early only when nothing else will do.
 //! Never binds a socket, never reads a clock.
 #![forbid(unsafe_code)]
 
@@ -147,6 +147,12 @@ impl Ports {
             Want::Even | Want::Reserved(_) => port.is_multiple_of(2),
             Want::Pair(_) => port.is_multiple_of(2) && port.checked_add(1).is_some_and(|next| pool.is_free(next)),
         };
+        if matches!(want, Want::Pair(_)) {
+            let of_user = self.reservations.iter().filter(|held| *held.user == *user).count();
+            if self.reservations.len() >= MAX_RESERVATIONS || of_user >= MAX_RESERVATIONS_OF_ONE {
+                return None;
+            }
+        }
         pool.wake(now);
         let port = pool.draw(rng, fits).or_else(|| {
             pool.wake_until(|pool, port| pool.is_free(port) && fits(pool, port));
@@ -154,11 +160,6 @@ impl Ports {
         })?;
         if let Want::Pair(token) = want {
             let next = port + 1;
-            let of_user = self.reservations.iter().filter(|held| *held.user == *user).count();
-            if self.reservations.len() >= MAX_RESERVATIONS || of_user >= MAX_RESERVATIONS_OF_ONE {
-                pool.release(port);
-                return None;
-            }
             pool.remove(next);
             let claim = Claim { address: pool.address, port: next, pool: index };
             self.reservations.push(Reservation { token, user: user.into(), claim, expires: now + RESERVATION });

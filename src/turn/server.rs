@@ -9,7 +9,7 @@ use super::auth::{self, Asker};
 use super::limits::Strangers;
 use super::policy::Policy;
 use super::refusal::{AuthFailure, Dropped, Ended, Refusal};
-use super::table::Table;
+use super::table::{NOT_DUE, Table};
 use super::tally::{Tally, Transport};
 use super::wheel::Wheel;
 use super::{Effect, FiveTuple, Input, Path, RelayId, Verdict, is_over};
@@ -33,7 +33,7 @@ pub struct Server {
     wheel: Wheel,
     strangers: Arc<Strangers>,
     /// Kept between ticks so that none allocates.
-    due: Vec<RelayId>,
+    due: Vec<u32>,
 }
 
 /// The comprehension-required attributes this server understands; others in a request get 420 (RFC 8489 §6.3.1).
@@ -138,8 +138,8 @@ impl Server {
     pub fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let mut due = core::mem::take(&mut self.due);
         self.wheel.advance(now.mono, &mut due);
-        for id in due.drain(..) {
-            self.look_at(now, id, effects);
+        for slot in due.drain(..) {
+            self.look_at(now, slot, effects);
         }
         self.due = due;
     }
@@ -337,10 +337,10 @@ impl Server {
 
     /// Makes the wheel name this allocation when something of it is over.
     pub(super) fn schedule(&mut self, id: RelayId) {
-        let Some(allocation) = self.table.get_mut(id) else { return };
-        let deadline = allocation.deadline();
-        if deadline.as_secs() + 1 < allocation.due {
-            allocation.due = self.wheel.insert(id, deadline);
+        let Some(deadline) = self.table.get(id).map(Allocation::deadline) else { return };
+        let Some(due) = self.table.due(id.index) else { return };
+        if deadline.as_secs() + 1 < *due {
+            *due = self.wheel.insert(id.index, deadline);
         }
     }
 
@@ -357,17 +357,19 @@ impl Server {
         effects.push(Effect::Ended { relay: id, session: allocation.session(), usage: allocation.usage, lived, why });
     }
 
-    fn look_at(&mut self, now: Now, id: RelayId, effects: &mut Vec<Effect>) {
-        let Some(allocation) = self.table.get_mut(id) else { return };
-        if allocation.due > now.mono.as_secs() {
+    fn look_at(&mut self, now: Now, slot: u32, effects: &mut Vec<Effect>) {
+        let Some(due) = self.table.due(slot) else { return };
+        if *due > now.mono.as_secs() {
             return; // an entry that a sooner one has overtaken
         }
+        *due = NOT_DUE;
+        let Some(id) = self.table.id(slot) else { return };
+        let Some(allocation) = self.table.get_mut(id) else { return };
         if is_over(allocation.expires, now) {
             self.end(now, id, Ended::Expired, effects);
             return;
         }
         let swept = allocation.sweep(now);
-        allocation.due = u64::MAX;
         self.forget(swept);
         self.schedule(id);
     }

@@ -22,11 +22,16 @@ pub(super) struct Table {
     hash: FixedState,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slot {
     generation: u32,
     allocation: Option<Box<Allocation>>,
+    /// The second in which the wheel names this slot next; it outlives the allocation.
+    due: u64,
 }
+
+/// No second: the wheel has not promised to name the slot.
+pub(super) const NOT_DUE: u64 = u64::MAX;
 
 impl Table {
     /// The seed keeps clients from choosing 5-tuples that collide.
@@ -62,7 +67,7 @@ impl Table {
     /// Takes an allocation in. Its 5-tuple must not be in use.
     pub(super) fn insert(&mut self, allocation: Allocation) -> RelayId {
         let index = self.vacant.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
+            self.slots.push(Slot { generation: 0, allocation: None, due: NOT_DUE });
             (self.slots.len() - 1) as u32
         });
         let slot = &mut self.slots[index as usize];
@@ -90,6 +95,17 @@ impl Table {
         }
         self.vacant.push(id.index);
         Some(allocation)
+    }
+
+    /// The id of what is in a slot.
+    pub(super) fn id(&self, index: u32) -> Option<RelayId> {
+        let slot = self.slots.get(index as usize)?;
+        slot.allocation.as_ref().map(|_| RelayId { index, generation: slot.generation })
+    }
+
+    /// When the wheel names a slot next.
+    pub(super) fn due(&mut self, index: u32) -> Option<&mut u64> {
+        self.slots.get_mut(index as usize).map(|slot| &mut slot.due)
     }
 
     /// The ids of all allocations, in slot order.

@@ -2,7 +2,7 @@
 //!
 //! Owns every connection and what is half received or not yet sent on it. Both are bounded: a message is at most
 //! [`MAX_MESSAGE`] bytes, and a client that does not read loses data first and its connection then. A connection
-//! that says nothing whole for [`IDLE`] and carries no allocation is closed. Never decides what a message means.
+//! that says nothing worth an answer for [`IDLE`] and carries no allocation is closed. Never decides what a message means.
 #![forbid(unsafe_code)]
 
 use super::ledger::Admission;
@@ -16,6 +16,8 @@ use std::os::fd::AsFd;
 
 /// Bytes waiting for a client that takes them slowly; data beyond that is dropped.
 const MAX_UNSENT_DATA: usize = 256 << 10;
+/// With this many bytes waiting, nothing more is read from the client.
+const MAX_UNREAD: usize = 128 << 10;
 /// With this many bytes waiting, not even answers are queued: the connection ends.
 const MAX_UNSENT: usize = 384 << 10;
 /// Without an allocation, time from one whole message to the next, or to the first.
@@ -53,7 +55,7 @@ struct Conn {
     unsent: Vec<u8>,
     sent: usize,
     is_dirty: bool,
-    waits_to_write: bool,
+    interest: Interest,
     last_message: Instant,
     /// Allocations on this connection: it has no time limit while there is one.
     allocations: u32,
@@ -112,7 +114,7 @@ impl Conns {
             unsent: Vec::new(),
             sent: 0,
             is_dirty: false,
-            waits_to_write: false,
+            interest: Interest::Read,
             last_message: now,
             allocations: 0,
             _admission: admission,
@@ -159,10 +161,10 @@ impl Conns {
         }
     }
 
-    /// Keeps the start of a message for the next read. `had_message`: whole ones stood before it.
-    pub(super) fn keep(&mut self, id: ConnId, rest: &[u8], had_message: bool, now: Instant) {
+    /// Keeps the start of a message for the next read. `was_useful`: what stood before it was answered or relayed.
+    pub(super) fn keep(&mut self, id: ConnId, rest: &[u8], was_useful: bool, now: Instant) {
         let Some(conn) = self.get_mut(id) else { return };
-        if had_message {
+        if was_useful {
             conn.last_message = now;
         }
         conn.partial.clear();
@@ -227,9 +229,13 @@ impl Conns {
             conn.unsent.drain(..conn.sent);
             conn.sent = 0;
         }
-        if conn.waits_to_write == is_done {
-            conn.waits_to_write = !is_done;
-            let interest = if is_done { Interest::Read } else { Interest::ReadWrite };
+        let interest = match conn.unsent.len() - conn.sent {
+            0 => Interest::Read,
+            waiting if waiting < MAX_UNREAD => Interest::ReadWrite,
+            _ => Interest::Write, // whoever does not take answers may not ask for more
+        };
+        if conn.interest != interest {
+            conn.interest = interest;
             poll.modify(conn.stream.as_fd(), token(id), interest).map_err(|_| End::Gone)?;
         }
         Ok(())
@@ -268,7 +274,8 @@ impl Conns {
                 next = Some(next.map_or(end, |next| next.min(end)));
             }
         }
-        self.next_check = next;
+        // Once a second at most: each look is at every connection.
+        self.next_check = next.map(|check| check.max(now + seconds(1)));
         idle
     }
 

@@ -23,7 +23,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(super) struct Ledger {
     ports: Mutex<Ports>,
     accounts: Mutex<Accounts>,
-    connections: Mutex<HashMap<IpAddr, u32>>,
+    connections: Mutex<Connections>,
+    /// Connections of all networks together: half of the open files, so that relay sockets always find some.
+    max_connections: u64,
     live: Vec<LivePorts>,
     bandwidth: SharedBucket,
     strangers: Arc<Strangers>,
@@ -33,6 +35,12 @@ pub(super) struct Ledger {
 struct Accounts {
     allocations: u32,
     by_user: HashMap<Box<str>, u32>,
+}
+
+#[derive(Debug, Default)]
+struct Connections {
+    all: u64,
+    by_network: HashMap<IpAddr, u32>,
 }
 
 /// Which ports of one relay address an allocation lives on.
@@ -72,8 +80,8 @@ const ATTEMPTS: usize = 16;
 const WORDS: usize = 65_536 / 64;
 
 impl Ledger {
-    /// Empty books over these relay addresses and ports.
-    pub(super) fn new(addresses: &[RelayAddress], range: RangeInclusive<u16>, seed: u64) -> Self {
+    /// Empty books over these relay addresses and ports, for a process that may open `files`.
+    pub(super) fn new(addresses: &[RelayAddress], range: RangeInclusive<u16>, files: u64, seed: u64) -> Self {
         let live = |address: &RelayAddress| LivePorts {
             address: address.local,
             bits: (0..WORDS).map(|_| AtomicU64::new(0)).collect(),
@@ -82,6 +90,7 @@ impl Ledger {
             ports: Mutex::new(Ports::new(addresses, range)),
             accounts: Mutex::default(),
             connections: Mutex::default(),
+            max_connections: files / 2,
             live: addresses.iter().map(live).collect(),
             bandwidth: SharedBucket::default(),
             strangers: Arc::new(Strangers::new(seed)),
@@ -121,12 +130,8 @@ impl Ledger {
                     return Ok((claim, taken, socket));
                 }
                 Err(error) => {
-                    let mut ports = lock(&self.ports);
-                    ports.give_back(now.mono, taken);
-                    if let Want::Pair(token) = bind.want {
-                        ports.cancel(token);
-                    }
-                    drop(ports);
+                    lock(&self.ports).give_back(now.mono, taken);
+                    self.cancel(bind.want);
                     match error.raw_os_error() {
                         Some(libc::EADDRINUSE | libc::EACCES) => {} // another program's port: try the next
                         Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
@@ -143,18 +148,26 @@ impl Ledger {
         Err(BindError::NoPort)
     }
 
-    /// Books a connection from `from`; `None` when its network has as many as permitted.
+    /// Gives back the second port of a pair whose first could not be used.
+    pub(super) fn cancel(&self, want: Want) {
+        if let Want::Pair(token) = want {
+            lock(&self.ports).cancel(token);
+        }
+    }
+
+    /// Books a connection from `from`; `None` when its network, or all together, have as many as permitted.
     pub(super) fn connect(self: &Arc<Self>, from: IpAddr, limit: u32) -> Option<Admission> {
         let network = match from {
             IpAddr::V4(_) => from,
             IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
         };
         let mut connections = lock(&self.connections);
-        let count = connections.entry(network).or_insert(0);
-        if *count >= limit {
+        let has = connections.by_network.get(&network).copied().unwrap_or(0);
+        if has >= limit || connections.all >= self.max_connections {
             return None;
         }
-        *count += 1;
+        connections.all += 1;
+        connections.by_network.insert(network, has + 1);
         Some(Admission { ledger: Arc::clone(self), network })
     }
 
@@ -213,7 +226,9 @@ impl Drop for Claim {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        decrement(&mut lock(&self.ledger.connections), &self.network);
+        let mut connections = lock(&self.ledger.connections);
+        connections.all = connections.all.saturating_sub(1);
+        decrement(&mut connections.by_network, &self.network);
     }
 }
 

@@ -13,7 +13,7 @@ mod sockets;
 use crate::net::poll::{Events, Interest, Poll};
 use crate::net::udp::{self, BATCH, Batch};
 use crate::net::{self, clock};
-use crate::time::{Duration, Instant, Now};
+use crate::time::{Instant, Now};
 use crate::turn::peers::Destination;
 use crate::turn::policy::Policy;
 use crate::turn::refusal::{Dropped, Ended};
@@ -81,19 +81,22 @@ pub fn start(setup: Setup) -> Result<Handle, StartError> {
         count => count,
     };
     // Before any socket: each allocation and each connection needs a descriptor.
-    match net::raise_file_limit() {
-        Ok(limit) if limit < FEW_FILES => {
-            tracing::warn!(limit, "few open files are permitted: raise LimitNOFILE (ulimit -Hn), one is needed a call");
-        }
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
+    let files = net::raise_file_limit().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+        FEW_FILES
+    });
+    if files < FEW_FILES {
+        tracing::warn!(
+            limit = files,
+            "few open files are permitted: raise LimitNOFILE (ulimit -Hn), one is needed a call"
+        );
     }
     let shares = sockets::open(&setup.udp, &setup.tcp, count)?;
     let listeners = shares.first().map(sockets::Share::addresses).unwrap_or_default();
     let relay_ports = setup.policy.peers.relay_ports();
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|error| StartError::System(io::Error::other(error)))?;
-    let ledger = Arc::new(Ledger::new(&setup.policy.relays, relay_ports, u64::from_ne_bytes(seed)));
+    let ledger = Arc::new(Ledger::new(&setup.policy.relays, relay_ports, files, u64::from_ne_bytes(seed)));
     let mut handle = Handle { workers: Vec::new(), tallies: Vec::new(), ledger, listeners };
     for (number, share) in shares.into_iter().enumerate() {
         if let Err(error) = handle.add(number, share, &setup.policy) {
@@ -177,7 +180,10 @@ struct Worker {
     tcp: Vec<TcpListener>,
     relays: Relays,
     conns: Conns,
-    batch: Batch,
+    /// Headers of what is received; what they say of a datagram is read while others of its batch are being handled.
+    inbound: Batch,
+    /// Headers of what is sent, which may happen in the middle of a received batch.
+    outbound: Batch,
     /// Where packets lie; those before `used` wait in the outbox.
     slots: Vec<Packet>,
     used: usize,
@@ -223,7 +229,8 @@ impl Worker {
             tcp: share.tcp,
             relays: Relays::default(),
             conns: Conns::default(),
-            batch: Batch::new(),
+            inbound: Batch::new(),
+            outbound: Batch::new(),
             slots: (0..SLOTS).map(|_| Packet::new(vec![0; SLOT].into())).collect(),
             used: 0,
             outbox: Outbox::default(),
@@ -247,7 +254,11 @@ impl Worker {
             let mut goes_on = true;
             for event in (0..events.len()).filter_map(|at| events.get(at)) {
                 match Token::from(event.token) {
-                    Token::Mailbox => goes_on = self.read_mail(),
+                    Token::Mailbox if !self.read_mail() => {
+                        goes_on = false;
+                        break; // nothing begins after the end
+                    }
+                    Token::Mailbox => {}
                     Token::Udp(at) => self.read_listener(at),
                     Token::Tcp(at) => self.accept(at),
                     Token::Relay(id) => self.read_relay(id),
@@ -281,11 +292,11 @@ impl Worker {
         let (bound, is_wildcard) = (listener.address, listener.is_wildcard);
         let slots = self.slots.get_mut(self.used..).unwrap_or_default();
         // An error here is a leftover of an earlier datagram's fate, or nothing to read after all: epoll tells again.
-        let Ok(count) = self.batch.receive(listener.socket.as_fd(), slots) else { return };
+        let Ok(count) = self.inbound.receive(listener.socket.as_fd(), slots) else { return };
         let first = self.used;
         self.used += count;
         for (place, slot) in (first..first + count).enumerate() {
-            let Some(meta) = self.batch.meta(place) else { continue };
+            let Some(meta) = self.inbound.meta(place) else { continue };
             if meta.truncated {
                 self.tally.count_drop(Dropped::TooLarge);
                 continue;
@@ -308,12 +319,12 @@ impl Worker {
         self.make_room(depth);
         let Some(socket) = self.relays.socket(id) else { return };
         let slots = self.slots.get_mut(self.used..self.used + depth).unwrap_or_default();
-        let Ok(count) = self.batch.receive(socket, slots) else { return };
+        let Ok(count) = self.inbound.receive(socket, slots) else { return };
         self.relays.note_depth(id, count);
         let first = self.used;
         self.used += count;
         for (place, slot) in (first..first + count).enumerate() {
-            let Some(meta) = self.batch.meta(place) else { continue };
+            let Some(meta) = self.inbound.meta(place) else { continue };
             if meta.truncated {
                 self.tally.count_drop(Dropped::TooLarge);
                 continue;
@@ -340,7 +351,7 @@ impl Worker {
     fn accept(&mut self, at: u32) {
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(listener) = self.tcp.get_mut(at as usize) else { return };
-            let (stream, from) = match listener.accept(&self.poll, at, self.now.mono) {
+            let (stream, from) = match listener.accept(&self.poll, self.now.mono) {
                 Ok(Some(accepted)) => accepted,
                 Ok(None) => return,
                 Err(error) => {
@@ -374,9 +385,9 @@ impl Worker {
                 Err(end) => {
                     if end == End::Noise {
                         self.tally.count_drop(Dropped::Noise);
-                        // What stood before the noise has its answer.
-                        let _ = self.conns.write(&self.poll, |id| Token::Conn(id).into(), id);
                     }
+                    // What stood before the end has its answer.
+                    let _ = self.conns.write(&self.poll, |id| Token::Conn(id).into(), id);
                     self.close(id);
                     break;
                 }
@@ -390,10 +401,12 @@ impl Worker {
         let Some(tuple) = self.conns.tuple(id) else { return Ok(false) };
         let Some(received) = self.conns.read(id, room)? else { return Ok(false) };
         let mut bytes = room.get(..received.len).unwrap_or_default();
-        let mut had_message = false;
+        let mut was_useful = false;
         while let Frame::Whole { message, next } = stream::next(bytes) {
-            had_message = true;
             self.make_room(1);
+            if self.conns.tuple(id).is_none() {
+                return Ok(false); // it broke while answers to its own messages were sent
+            }
             let slot = self.used;
             self.used += 1;
             let (whole, rest) = bytes.split_at(next.min(bytes.len()));
@@ -401,12 +414,13 @@ impl Worker {
             if let Some(packet) = self.slots.get_mut(slot) {
                 packet.fill(whole.get(..message).unwrap_or(whole));
             }
-            self.dispatch(slot, Input::Client(Path { tuple, link: Link(id.index) }));
+            // Only what was worth an answer or was relayed keeps a connection open.
+            was_useful |= self.dispatch(slot, Input::Client(Path { tuple, link: Link(id.index) }));
         }
         if stream::next(bytes) == Frame::Noise {
             return Err(End::Noise);
         }
-        self.conns.keep(id, bytes, had_message, self.now.mono);
+        self.conns.keep(id, bytes, was_useful, self.now.mono);
         Ok(!received.is_all)
     }
 
@@ -416,15 +430,16 @@ impl Worker {
         }
     }
 
-    /// Asks the core about the packet in `slot` and does what it says.
-    fn dispatch(&mut self, slot: usize, input: Input) {
+    /// Asks the core about the packet in `slot` and does what it says. Whether a packet leaves.
+    fn dispatch(&mut self, slot: usize, input: Input) -> bool {
         let is_data = matches!(input, Input::Peer { .. });
-        let Some(packet) = self.slots.get_mut(slot) else { return };
+        let Some(packet) = self.slots.get_mut(slot) else { return false };
         let mut verdict = self.server.handle(self.now, input, packet, &mut self.effects);
         if !self.effects.is_empty() {
             verdict = self.perform(slot, verdict);
         }
         self.deliver(slot, verdict, is_data);
+        matches!(verdict, Verdict::ToPeer { .. } | Verdict::ToClient(_))
     }
 
     /// Does what the effects ask for. A socket that was wanted changes the verdict: its answer is due now.
@@ -464,7 +479,10 @@ impl Worker {
         let result =
             self.ledger.claim(self.now, &self.policy.limits, bind, udp::relay).and_then(|(claim, port, socket)| {
                 let token = Token::Relay(bind.relay).into();
-                self.poll.add(socket.as_fd(), token, Interest::Read).map_err(|_| BindError::NoResources)?;
+                self.poll.add(socket.as_fd(), token, Interest::Read).map_err(|_| {
+                    self.ledger.cancel(bind.want);
+                    BindError::NoResources
+                })?;
                 self.relays.insert(bind.relay, socket, claim);
                 Ok(Bound { address: port.address, port: port.port })
             });
@@ -575,7 +593,7 @@ impl Worker {
     }
 
     fn send_outbox(&mut self) {
-        self.outbox.send(&mut self.batch, &self.slots, &self.udp, &self.relays, |why| self.tally.count_drop(why));
+        self.outbox.send(&mut self.outbound, &self.slots, &self.udp, &self.relays, |why| self.tally.count_drop(why));
     }
 
     /// What time brings: the end of allocations and of silent connections.
@@ -626,6 +644,3 @@ impl Worker {
         true
     }
 }
-
-/// The time a listener without descriptors waits before it looks again.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);

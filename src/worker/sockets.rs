@@ -1,13 +1,12 @@
 //! The sockets of a worker: listeners, relay sockets, and what waits to be sent on them.
 #![forbid(unsafe_code)]
 
-use super::ACCEPT_PAUSE;
 use super::conns::ConnId;
 use super::ledger::Claim;
 use crate::net::poll::{Interest, Poll};
 use crate::net::tcp;
-use crate::net::udp::{self, BATCH, Batch, Outgoing};
-use crate::time::Instant;
+use crate::net::udp::{self, Batch, Outgoing};
+use crate::time::{Duration, Instant};
 use crate::turn::RelayId;
 use crate::turn::refusal::Dropped;
 use crate::turn::tally::Transport;
@@ -99,6 +98,9 @@ impl From<u64> for Token {
     }
 }
 
+/// The time a listener without descriptors waits before it looks again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
 /// One worker's listeners.
 #[derive(Debug, Default)]
 pub(super) struct Share {
@@ -178,15 +180,14 @@ fn is_without_ipv6(probed: io::Result<()>, address: SocketAddr) -> io::Result<bo
 
 impl TcpListener {
     /// Takes the next connection. Without descriptors the listener rests a moment, so that the worker does not spin.
-    pub(super) fn accept(&mut self, poll: &Poll, at: u32, now: Instant) -> io::Result<Option<(TcpStream, SocketAddr)>> {
-        let _ = at;
+    pub(super) fn accept(&mut self, poll: &Poll, now: Instant) -> io::Result<Option<(TcpStream, SocketAddr)>> {
         match tcp::accept(&self.socket) {
             Ok(accepted) => Ok(Some(accepted)),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted) => {
                 Ok(None)
             }
             Err(error) => {
-                poll.remove(self.socket.as_fd())?;
+                let _ = poll.remove(self.socket.as_fd());
                 self.paused_until = Some(now + ACCEPT_PAUSE);
                 Err(error)
             }
@@ -204,6 +205,9 @@ impl TcpListener {
     }
 }
 
+/// Datagrams of one relay socket in one turn: a flood there must not keep the others waiting.
+const MAX_DEPTH: u8 = 16;
+
 /// The relay sockets of a worker, by the index of their allocation.
 #[derive(Debug, Default)]
 pub(super) struct Relays {
@@ -213,6 +217,7 @@ pub(super) struct Relays {
 #[derive(Debug)]
 struct Relay {
     generation: u32,
+    /// Closed before the claim gives the port back: fields are dropped in this order.
     socket: OwnedFd,
     /// Datagrams asked for at once: doubled while they all come, one again when not. A second look that finds nothing
     /// would cost as much as a packet.
@@ -247,7 +252,7 @@ impl Relays {
     pub(super) fn note_depth(&mut self, id: RelayId, received: usize) {
         if let Some(Some(relay)) = self.slots.get_mut(id.index as usize) {
             let is_full = received >= usize::from(relay.depth);
-            relay.depth = if is_full { (relay.depth * 2).min(BATCH as u8) } else { 1 };
+            relay.depth = if is_full { (relay.depth * 2).min(MAX_DEPTH) } else { 1 };
         }
     }
 
