@@ -1,6 +1,6 @@
 //! Budgets: how much per second, for whom.
 //!
-//! A [`Bucket`] is eight bytes of state; the table of unauthenticated sources has a fixed size, so that a flood from any
+//! A bucket is eight bytes of state; the table of unauthenticated sources has a fixed size, so that a flood from any
 //! number of addresses grows nothing. Never reads a clock.
 #![forbid(unsafe_code)]
 
