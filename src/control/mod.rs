@@ -25,7 +25,7 @@ use http::{App, Settings, Stage};
 use keys::Keyring;
 use metrics::Sources;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use tokio::net::TcpListener;
@@ -200,11 +200,17 @@ impl Server {
             tokio::select! {
                 asked = signals.next() => match asked {
                     Asked::End => return Ok(()),
-                    Asked::Reload => self.reload(),
+                    Asked::Reload => {
+                        signals.hung_up = true;
+                        self.reload();
+                    }
                 },
                 _ = glance.tick() => {
                     if self.secret_file.has_changed() {
                         self.reload_secrets();
+                    }
+                    if signals.terminal_is_gone() {
+                        return Ok(());
                     }
                     if self.handle.has_failed() {
                         return Err(ServeError::WorkerFailed);
@@ -465,6 +471,10 @@ enum Asked {
 }
 
 struct Signals {
+    /// Whether somebody started the server at a terminal and watches it there.
+    on_terminal: bool,
+    /// Whether a hang-up has come.
+    hung_up: bool,
     terminate: Signal,
     interrupt: Signal,
     reload: Signal,
@@ -473,10 +483,18 @@ struct Signals {
 impl Signals {
     fn listen() -> io::Result<Self> {
         Ok(Self {
+            on_terminal: io::stderr().is_terminal(),
+            hung_up: false,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             reload: signal(SignalKind::hangup())?,
         })
+    }
+
+    /// Whether somebody closed the terminal that the server was started at: that sends the same signal as a reload, a
+    /// moment before the terminal is gone, and whoever did it is done with the server.
+    fn terminal_is_gone(&self) -> bool {
+        self.on_terminal && self.hung_up && !io::stderr().is_terminal()
     }
 
     async fn next(&mut self) -> Asked {
