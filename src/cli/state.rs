@@ -167,10 +167,10 @@ mod tests {
 
     #[test]
     fn systemd_s_directory_comes_before_xdg_s_before_home_s() {
-        let all = [("STATE_DIRECTORY", "/var/lib/t:/x"), ("XDG_STATE_HOME", "/xdg"), ("HOME", "/root")];
+        let all = [("STATE_DIRECTORY", "/var/lib/t:/x"), ("XDG_STATE_HOME", "/xdg"), ("HOME", "/home/you")];
         assert_eq!(folder(&all).unwrap(), Path::new("/var/lib/t"));
         assert_eq!(folder(&all[1..]).unwrap(), Path::new("/xdg/turnserver"));
-        assert_eq!(folder(&all[2..]).unwrap(), Path::new("/root/.local/state/turnserver"));
+        assert_eq!(folder(&all[2..]).unwrap(), Path::new("/home/you/.local/state/turnserver"));
         assert!(matches!(folder(&[("HOME", "")]), Err(StateError::Nowhere)));
     }
 
