@@ -2,7 +2,8 @@
 //! server's bandwidth.
 //!
 //! Locks are taken when an allocation or a connection begins or ends, never per packet; a packet reads one bit
-//! ([`Ledger::is_live`]) and only when it goes between two of our own relay ports. Every claim gives itself back.
+//! ([`Ledger::is_live`]) and only when it goes between two of our own relay ports. Every claim gives itself back; the
+//! second port of a pair belongs to a token by then, and [`Ledger::cancel`] gives that back.
 #![forbid(unsafe_code)]
 
 use crate::time::{Instant, Now};
