@@ -84,7 +84,7 @@ impl Cross<'_> {
         let all = &self.config.relay.external;
         let mut found = Vec::new();
         for (i, one) in all.iter().enumerate() {
-            let same_place = |other: &&super::keys::External| {
+            let same_place = |other: &&super::values::External| {
                 other.local == one.local && (one.local.is_some() || other.external.is_ipv4() == one.external.is_ipv4())
             };
             if all.iter().take(i).find(same_place).is_some() {

@@ -5,10 +5,11 @@
 #![forbid(unsafe_code)]
 
 use super::check;
-use super::keys::{Config, HIDDEN, Key, SECTIONS};
+use super::keys::{Config, Key, SECTIONS};
 use super::mistake::{Mistake, Source};
 use super::near::nearest;
 use super::units::Fault;
+use super::values::HIDDEN;
 use core::num::NonZero;
 use core::ops::Range;
 use std::collections::{BTreeMap, BTreeSet};
@@ -328,13 +329,13 @@ macro_rules! words {
 }
 
 words!(
-    super::keys::RelayFrom,
-    super::keys::External,
-    super::keys::Ports,
-    super::keys::Uri,
-    super::keys::Scope,
-    super::keys::Level,
-    super::keys::LogFormat,
+    super::values::RelayFrom,
+    super::values::External,
+    super::values::Ports,
+    super::values::Uri,
+    super::values::Scope,
+    super::values::Level,
+    super::values::LogFormat,
     super::units::Rhythm,
     crate::turn::peers::Prefix
 );

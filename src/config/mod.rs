@@ -1,6 +1,7 @@
 //! The configuration: file, environment and defaults become a [`Config`], or a list of every [`Mistake`] at once.
 //!
-//! `keys` holds each key's type, default and reason, once; the example file and the reader both come from it.
+//! `keys` holds each key's type, default and reason, once; the example file and the reader both come from it. `values`
+//! holds the types.
 //! `check` compares keys with each other, `policy` turns them into what workers and minted answers need.
 //! Never opens a file or a socket, never asks the host: what they say is handed in.
 #![forbid(unsafe_code)]
@@ -12,15 +13,16 @@ mod mistake;
 mod near;
 mod policy;
 mod units;
+mod values;
 
-pub use keys::{
-    ApiKey, Auth, Config, DataPlane, Deny, External, Http, Level, Limits, Listen, Listeners, Log, LogFormat, Password,
-    PeerRules, Ports, PublicName, Realm, Relay, RelayFrom, SECTIONS, Scope, Section, Uri,
-};
+pub use keys::{Auth, Config, DataPlane, Http, Limits, Listen, Log, PeerRules, Relay, SECTIONS, Section};
 pub use load::{Loaded, load};
 pub use mistake::{Mistake, Source};
 pub use policy::Host;
 pub use units::{Rate, Rhythm, duration_text, parse_duration};
+pub use values::{
+    ApiKey, Deny, External, Level, Listeners, LogFormat, Password, Ports, PublicName, Realm, RelayFrom, Scope, Uri,
+};
 
 /// The text of `turnserver.toml.example`: every key with its default, commented out, and why it is there.
 pub fn example() -> String {
