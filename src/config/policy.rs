@@ -3,8 +3,9 @@
 //! Resolves "auto" and external addresses. What the host looks like is handed in; this file never asks.
 #![forbid(unsafe_code)]
 
-use super::keys::{Config, External, Password, RelayFrom};
+use super::keys::{Config, Listen};
 use super::mistake::{Mistake, Source};
+use super::values::{External, Password, RelayFrom};
 use crate::turn::credential::Secret;
 use crate::turn::peers::{Own, Peers, RelayAddress};
 use crate::turn::policy::{Auth, Limits, Policy};
@@ -189,6 +190,14 @@ impl Config {
             Some(external) => Some(in_uri(external)),
             None => (!ip.is_unspecified()).then(|| in_uri(self.external_of(ip))),
         }
+    }
+}
+
+impl Listen {
+    /// Every listener, with what is spoken there.
+    pub fn all(&self) -> Vec<(Transport, SocketAddr)> {
+        let lists = [(Transport::Udp, &self.udp), (Transport::Tcp, &self.tcp)];
+        lists.iter().flat_map(|(with, list)| list.addresses.iter().map(|address| (*with, *address))).collect()
     }
 }
 

@@ -136,7 +136,7 @@ impl Page<'_> {
         }
         self.counters("dropped_packets_total", "Packets that went nowhere and were not answered.", dropped);
         let mut connections = Vec::new();
-        for transport in Transport::ALL.into_iter().filter(|transport| transport.is_stream()) {
+        for transport in Transport::ALL.into_iter().filter(|transport| *transport != Transport::Udp) {
             let open = self.sum(|tally| &tally.connections[transport as usize]);
             connections.push(sample(&[("transport", transport.label())], open));
         }

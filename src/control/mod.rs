@@ -142,8 +142,7 @@ async fn run(start: Start) -> Result<(), ServeError> {
     config.http.listen.addresses = http.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let policy = kept.policy(&config, &host, &nonce_key)?;
     let setup = Setup {
-        udp: config.listen.udp.addresses.clone(),
-        tcp: config.listen.tcp.addresses.clone(),
+        listeners: config.listen.all(),
         workers: config.data_plane.workers as usize,
         policy: Arc::new(policy.clone()),
     };

@@ -38,23 +38,29 @@ pub enum Transport {
     Udp,
     /// A byte stream.
     Tcp,
+    /// A byte stream under TLS.
+    Tls,
+    /// Datagrams under DTLS (RFC 7350).
+    Dtls,
 }
 
 impl Transport {
     /// Every transport, in the order of the metrics.
-    pub const ALL: [Self; 2] = [Self::Udp, Self::Tcp];
+    pub const ALL: [Self; 4] = [Self::Udp, Self::Tcp, Self::Tls, Self::Dtls];
 
-    /// The metric label, also the `transport=` of a TURN URI.
+    /// The metric label.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Dtls => "dtls",
         }
     }
 
     /// Whether messages lie in a byte stream, so that ChannelData is padded (RFC 8656 §12.5).
     pub const fn is_stream(self) -> bool {
-        matches!(self, Self::Tcp)
+        matches!(self, Self::Tcp | Self::Tls)
     }
 }
 
@@ -102,7 +108,7 @@ pub struct Flow {
 #[repr(align(128))] // two cache lines, so that no two workers' tallies share one
 pub struct Tally {
     /// Live allocations, by [`Transport::ALL`] and family (IPv4, IPv6).
-    pub allocations: [[Counter; 2]; 2],
+    pub allocations: [[Counter; 2]; Transport::ALL.len()],
     /// Allocations ever made.
     pub allocations_total: Counter,
     /// Allocate requests refused, by [`CODES`].
@@ -122,7 +128,7 @@ pub struct Tally {
     /// Dropped packets, by [`Dropped::ALL`].
     pub dropped: [Counter; Dropped::ALL.len()],
     /// Requests, by [`METHODS`] and [`Transport::ALL`].
-    pub requests: [[Counter; 2]; METHODS.len()],
+    pub requests: [[Counter; Transport::ALL.len()]; METHODS.len()],
     /// Success responses, by [`METHODS`].
     pub successes: [Counter; METHODS.len()],
     /// Error responses, by [`METHODS`] and [`CODES`].
@@ -140,7 +146,7 @@ pub struct Tally {
     /// Allocations refused by `limits.allocations…`.
     pub limited_quota: Counter,
     /// Open client connections, by [`Transport::ALL`] (UDP has none).
-    pub connections: [Counter; 2],
+    pub connections: [Counter; Transport::ALL.len()],
 }
 
 impl Tally {

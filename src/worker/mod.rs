@@ -6,23 +6,24 @@
 #![forbid(unsafe_code)]
 
 mod conns;
+mod datagrams;
+mod delivery;
+mod effects;
 mod ledger;
 mod mailbox;
 mod sockets;
+mod streams;
 
 use crate::net::poll::{Events, Interest, Poll};
-use crate::net::udp::{self, BATCH, Batch};
+use crate::net::udp::Batch;
 use crate::net::{self, clock};
 use crate::time::{Instant, Now};
-use crate::turn::peers::Destination;
 use crate::turn::policy::Policy;
-use crate::turn::refusal::{Dropped, Ended};
 use crate::turn::tally::{Tally, Transport};
-use crate::turn::{Bind, BindError, Bound, Effect, FiveTuple, Input, Link, Path, RelayId, Server, Session, Verdict};
+use crate::turn::{Effect, Input, Server, Verdict};
 use crate::wire::Packet;
 use crate::wire::packet::SLOT;
-use crate::wire::stream::{self, Frame};
-use conns::{ConnId, Conns, End, READ_ROOM, READS_PER_TURN};
+use conns::{ConnId, Conns, READ_ROOM};
 use ledger::Ledger;
 use mailbox::{Command, Mailbox};
 use sockets::{Outbox, Relays, TcpListener, Token, UdpListener};
@@ -49,10 +50,8 @@ const BANDWIDTH_SLICES: u64 = 100;
 /// What the workers need to start.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// UDP listeners.
-    pub udp: Vec<SocketAddr>,
-    /// TCP listeners.
-    pub tcp: Vec<SocketAddr>,
+    /// Where clients are served, and how.
+    pub listeners: Vec<(Transport, SocketAddr)>,
     /// Threads; 0 is one a core.
     pub workers: usize,
     /// The rules to begin with.
@@ -91,7 +90,7 @@ pub fn start(setup: Setup) -> Result<Handle, StartError> {
             "few open files are permitted: raise LimitNOFILE (ulimit -Hn), one is needed a call"
         );
     }
-    let shares = sockets::open(&setup.udp, &setup.tcp, count)?;
+    let shares = sockets::open(&setup.listeners, count)?;
     let listeners = shares.first().map(sockets::Share::addresses).unwrap_or_default();
     let relay_ports = setup.policy.peers.relay_ports();
     let mut seed = [0; 8];
@@ -285,151 +284,6 @@ impl Worker {
         retry.chain(self.server.deadline()).chain(self.conns.deadline()).min()
     }
 
-    /// One batch from a UDP listener.
-    fn read_listener(&mut self, at: u32) {
-        self.make_room(BATCH);
-        let Some(listener) = self.udp.get(at as usize) else { return };
-        let (bound, is_wildcard) = (listener.address, listener.is_wildcard);
-        let slots = self.slots.get_mut(self.used..).unwrap_or_default();
-        // An error here is a leftover of an earlier datagram's fate, or nothing to read after all: epoll tells again.
-        let Ok(count) = self.inbound.receive(listener.socket.as_fd(), slots) else { return };
-        let first = self.used;
-        self.used += count;
-        for (place, slot) in (first..first + count).enumerate() {
-            let Some(meta) = self.inbound.meta(place) else { continue };
-            if meta.truncated {
-                self.tally.count_drop(Dropped::TooLarge);
-                continue;
-            }
-            if self.policy.peers.own_relay(meta.from).is_some_and(|local| self.ledger.is_live(local)) {
-                // A relay of ours as a client of ours would be the start of a loop (RFC 8656 §21.1.7).
-                self.tally.count_drop(Dropped::BadSource);
-                continue;
-            }
-            let ip = if is_wildcard { meta.to.unwrap_or_else(|| bound.ip()) } else { bound.ip() };
-            let server = SocketAddr::new(ip, bound.port());
-            let tuple = FiveTuple { transport: Transport::Udp, client: meta.from, server };
-            self.dispatch(slot, Input::Client(Path { tuple, link: Link(at) }));
-        }
-    }
-
-    /// A few datagrams from a relay socket: one, unless it has shown that more wait.
-    fn read_relay(&mut self, id: RelayId) {
-        let depth = self.relays.depth(id);
-        self.make_room(depth);
-        let Some(socket) = self.relays.socket(id) else { return };
-        let slots = self.slots.get_mut(self.used..self.used + depth).unwrap_or_default();
-        let Ok(count) = self.inbound.receive(socket, slots) else { return };
-        self.relays.note_depth(id, count);
-        let first = self.used;
-        self.used += count;
-        for (place, slot) in (first..first + count).enumerate() {
-            let Some(meta) = self.inbound.meta(place) else { continue };
-            if meta.truncated {
-                self.tally.count_drop(Dropped::TooLarge);
-                continue;
-            }
-            let Some(from) = self.known_as(meta.from) else {
-                self.tally.count_drop(Dropped::BadSource);
-                continue;
-            };
-            self.dispatch(slot, Input::Peer { relay: id, from });
-        }
-    }
-
-    /// The name of a peer towards clients: another allocation of ours is known by its external address. `None` for a
-    /// datagram from the network that claims to come from us.
-    fn known_as(&self, from: SocketAddr) -> Option<SocketAddr> {
-        match self.policy.peers.own_relay(from) {
-            None => Some(from),
-            Some(local) if local != from => None,
-            Some(local) if self.ledger.is_live(local) => self.policy.peers.seen_as(from),
-            Some(_) => Some(from),
-        }
-    }
-
-    fn accept(&mut self, at: u32) {
-        for _ in 0..ACCEPTS_PER_TURN {
-            let Some(listener) = self.tcp.get_mut(at as usize) else { return };
-            let (stream, from) = match listener.accept(&self.poll, self.now.mono) {
-                Ok(Some(accepted)) => accepted,
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::warn!(listener = %listener.address, %error, "a TCP client cannot be accepted");
-                    return;
-                }
-            };
-            let limit = self.policy.limits.connections_per_ip;
-            let Some(admission) = self.ledger.connect(from.ip(), limit) else {
-                self.tally.limited_connections.add(1);
-                continue;
-            };
-            // The connection's own local address: the listener may be a wildcard.
-            let Ok(server) = stream.local_addr() else { continue };
-            let tuple =
-                FiveTuple { transport: Transport::Tcp, client: sockets::plain(from), server: sockets::plain(server) };
-            let token = |id| Token::Conn(id).into();
-            match self.conns.add(&self.poll, token, stream, tuple, admission, self.now.mono) {
-                Ok(_) => self.tally.connections[Transport::Tcp as usize].add(1),
-                Err(error) => tracing::warn!(client = %from, %error, "a TCP client cannot be watched"),
-            }
-        }
-    }
-
-    fn read_conn(&mut self, id: ConnId) {
-        let mut room = core::mem::take(&mut self.room);
-        for _ in 0..READS_PER_TURN {
-            match self.read_messages(id, &mut room) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(end) => {
-                    if end == End::Noise {
-                        self.tally.count_drop(Dropped::Noise);
-                    }
-                    // What stood before the end has its answer.
-                    let _ = self.conns.write(&self.poll, |id| Token::Conn(id).into(), id);
-                    self.close(id);
-                    break;
-                }
-            }
-        }
-        self.room = room;
-    }
-
-    /// Reads once and handles every whole message. `true` when more may be waiting.
-    fn read_messages(&mut self, id: ConnId, room: &mut [u8]) -> Result<bool, End> {
-        let Some(tuple) = self.conns.tuple(id) else { return Ok(false) };
-        let Some(received) = self.conns.read(id, room)? else { return Ok(false) };
-        let mut bytes = room.get(..received.len).unwrap_or_default();
-        let mut was_useful = false;
-        while let Frame::Whole { message, next } = stream::next(bytes) {
-            self.make_room(1);
-            if self.conns.tuple(id).is_none() {
-                return Ok(false); // it broke while answers to its own messages were sent
-            }
-            let slot = self.used;
-            self.used += 1;
-            let (whole, rest) = bytes.split_at(next.min(bytes.len()));
-            bytes = rest;
-            if let Some(packet) = self.slots.get_mut(slot) {
-                packet.fill(whole.get(..message).unwrap_or(whole));
-            }
-            // Only what was worth an answer or was relayed keeps a connection open.
-            was_useful |= self.dispatch(slot, Input::Client(Path { tuple, link: Link(id.index) }));
-        }
-        if stream::next(bytes) == Frame::Noise {
-            return Err(End::Noise);
-        }
-        self.conns.keep(id, bytes, was_useful, self.now.mono);
-        Ok(!received.is_all)
-    }
-
-    fn write_conn(&mut self, id: ConnId) {
-        if self.conns.write(&self.poll, |id| Token::Conn(id).into(), id).is_err() {
-            self.close(id);
-        }
-    }
-
     /// Asks the core about the packet in `slot` and does what it says. Whether a packet leaves.
     fn dispatch(&mut self, slot: usize, input: Input) -> bool {
         let is_data = matches!(input, Input::Peer { .. });
@@ -442,160 +296,6 @@ impl Worker {
         matches!(verdict, Verdict::ToPeer { .. } | Verdict::ToClient(_))
     }
 
-    /// Does what the effects ask for. A socket that was wanted changes the verdict: its answer is due now.
-    fn perform(&mut self, slot: usize, mut verdict: Verdict) -> Verdict {
-        let mut effects = core::mem::take(&mut self.effects);
-        while !effects.is_empty() {
-            for effect in effects.drain(..) {
-                match effect {
-                    Effect::Bind(bind) => verdict = self.bind(slot, &bind),
-                    Effect::Began { relay, session } => self.began(relay, &session),
-                    Effect::Ended { relay, session, usage, lived, why } => {
-                        self.ended(relay, &session, why);
-                        tracing::info!(
-                            allocation = %sockets::name(self.number, relay),
-                            user = &*session.user,
-                            client = %session.path.tuple.client,
-                            relay = %session.relay,
-                            transport = session.path.tuple.transport.label(),
-                            reason = why.label(),
-                            seconds = lived.as_secs(),
-                            bytes_to_peer = usage.bytes_to_peer,
-                            packets_to_peer = usage.packets_to_peer,
-                            bytes_to_client = usage.bytes_to_client,
-                            packets_to_client = usage.packets_to_client,
-                            "allocation ended"
-                        );
-                    }
-                }
-            }
-            core::mem::swap(&mut effects, &mut self.effects);
-        }
-        self.effects = effects;
-        verdict
-    }
-
-    fn bind(&mut self, slot: usize, bind: &Bind) -> Verdict {
-        let result =
-            self.ledger.claim(self.now, &self.policy.limits, bind, udp::relay).and_then(|(claim, port, socket)| {
-                let token = Token::Relay(bind.relay).into();
-                self.poll.add(socket.as_fd(), token, Interest::Read).map_err(|_| {
-                    self.ledger.cancel(bind.want);
-                    BindError::NoResources
-                })?;
-                self.relays.insert(bind.relay, socket, claim);
-                Ok(Bound { address: port.address, port: port.port })
-            });
-        let Some(packet) = self.slots.get_mut(slot) else { return Verdict::Nothing };
-        self.server.handle(self.now, Input::Bound { relay: bind.relay, result }, packet, &mut self.effects)
-    }
-
-    fn began(&mut self, relay: RelayId, session: &Session) {
-        self.count_on_conn(session, true);
-        tracing::info!(
-            allocation = %sockets::name(self.number, relay),
-            user = &*session.user,
-            client = %session.path.tuple.client,
-            relay = %session.relay,
-            transport = session.path.tuple.transport.label(),
-            "allocation made"
-        );
-    }
-
-    fn ended(&mut self, relay: RelayId, session: &Session, why: Ended) {
-        // What the relay still has to send leaves before its socket closes.
-        self.send_outbox();
-        if why != Ended::Disconnected {
-            self.count_on_conn(session, false);
-        }
-        self.relays.remove(relay);
-    }
-
-    fn count_on_conn(&mut self, session: &Session, began: bool) {
-        let Path { tuple, link } = session.path;
-        if tuple.transport.is_stream() {
-            self.conns.count_allocation(link.0, &tuple, began, self.now.mono);
-        }
-    }
-
-    /// Puts the packet in `slot` on its way.
-    fn deliver(&mut self, slot: usize, verdict: Verdict, is_data: bool) {
-        match verdict {
-            Verdict::Nothing => {}
-            Verdict::Dropped(why) => self.tally.count_drop(why),
-            Verdict::ToPeer { .. } if !self.may_spend(slot, true) => {}
-            Verdict::ToClient(_) if !self.may_spend(slot, is_data) => {}
-            Verdict::ToPeer { relay, peer, destination } => self.deliver_to_peer(slot, relay, peer, destination),
-            Verdict::ToClient(path) if path.tuple.transport == Transport::Udp => {
-                let is_wildcard = self.udp.get(path.link.0 as usize).is_some_and(|listener| listener.is_wildcard);
-                let source = is_wildcard.then(|| path.tuple.server.ip());
-                self.outbox.push_to_client(path.link.0, slot, path.tuple.client, source);
-            }
-            Verdict::ToClient(path) => {
-                let bytes = self.slots.get(slot).map(Packet::data).unwrap_or_default();
-                match self.conns.queue(path.link.0, &path.tuple, bytes, is_data) {
-                    Ok(true) => {}
-                    Ok(false) => self.tally.count_drop(Dropped::SlowClient),
-                    Err(_) => self.broken.extend(self.conns.id(path.link.0)),
-                }
-            }
-        }
-    }
-
-    fn deliver_to_peer(&mut self, slot: usize, relay: RelayId, peer: SocketAddr, destination: Destination) {
-        let to = match destination {
-            Destination::Elsewhere => peer,
-            Destination::OwnRelay { local, .. } if self.ledger.is_live(local) => local,
-            Destination::OwnRelay { opened: true, .. } => peer,
-            Destination::OwnRelay { opened: false, .. } => {
-                self.tally.count_drop(Dropped::NoRelay);
-                return;
-            }
-        };
-        self.outbox.push_to_peer(relay, slot, to);
-    }
-
-    /// Whether the server's bandwidth has room for the data in `slot`; counts the drop when not. Answers are free: a call
-    /// must not end because others are loud.
-    fn may_spend(&mut self, slot: usize, is_data: bool) -> bool {
-        let Some(rate) = self.policy.limits.bandwidth.filter(|_| is_data) else { return true };
-        let bytes = self.slots.get(slot).map_or(0, Packet::len) as u64;
-        if self.drawn < bytes {
-            let slice = (rate / BANDWIDTH_SLICES).max(bytes);
-            if !self.ledger.draw(self.now.mono, rate, slice) {
-                self.tally.limited_bandwidth.add(1);
-                self.tally.count_drop(Dropped::Bandwidth);
-                return false;
-            }
-            self.drawn += slice;
-        }
-        self.drawn -= bytes;
-        true
-    }
-
-    /// Makes sure that `count` slots are free.
-    fn make_room(&mut self, count: usize) {
-        if self.used + count > self.slots.len() {
-            self.flush();
-        }
-    }
-
-    /// Sends everything that waits; every slot is free after.
-    fn flush(&mut self) {
-        self.send_outbox();
-        self.used = 0;
-        let mut broken = core::mem::take(&mut self.broken);
-        self.conns.flush(&self.poll, |id| Token::Conn(id).into(), &mut broken);
-        for id in broken.drain(..) {
-            self.close(id);
-        }
-        self.broken = broken;
-    }
-
-    fn send_outbox(&mut self) {
-        self.outbox.send(&mut self.outbound, &self.slots, &self.udp, &self.relays, |why| self.tally.count_drop(why));
-    }
-
     /// What time brings: the end of allocations and of silent connections.
     fn tick(&mut self) {
         self.server.tick(self.now, &mut self.effects);
@@ -606,23 +306,6 @@ impl Worker {
         for (at, listener) in self.tcp.iter_mut().enumerate() {
             listener.resume(&self.poll, at as u32, self.now.mono);
         }
-    }
-
-    /// Does what effects ask for that answer no packet: only ends come this way.
-    fn perform_without_packet(&mut self) {
-        if !self.effects.is_empty() {
-            let verdict = self.perform(SLOTS, Verdict::Nothing);
-            self.deliver(SLOTS, verdict, false);
-        }
-    }
-
-    fn close(&mut self, id: ConnId) {
-        let Some(tuple) = self.conns.close(id) else { return };
-        self.tally.connections[Transport::Tcp as usize].sub(1);
-        let mut none = Packet::new(Box::default());
-        let verdict = self.server.handle(self.now, Input::Closed(tuple), &mut none, &mut self.effects);
-        debug_assert_eq!(verdict, Verdict::Nothing, "a closed connection is answered by nobody");
-        self.perform_without_packet();
     }
 
     fn read_mail(&mut self) -> bool {

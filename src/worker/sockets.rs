@@ -38,7 +38,8 @@ impl fmt::Display for StartError {
             Self::Listen { transport, address, source } => {
                 let key = transport.label();
                 write!(f, "listen.{key} = \"{address}\": {source}")?;
-                let (name, port, ip) = (key.to_uppercase(), address.port(), address.ip());
+                let name = if transport.is_stream() { "TCP" } else { "UDP" };
+                let (port, ip) = (address.port(), address.ip());
                 match source.raw_os_error() {
                     Some(libc::EADDRINUSE) => write!(
                         f,
@@ -108,16 +109,22 @@ pub(super) struct Share {
     pub(super) tcp: Vec<TcpListener>,
 }
 
+/// A socket that datagrams of clients come to, bare or under DTLS.
 #[derive(Debug)]
 pub(super) struct UdpListener {
+    /// What the configuration says is spoken there.
+    pub(super) transport: Transport,
     pub(super) socket: OwnedFd,
     pub(super) address: SocketAddr,
     /// Bound to every address: answers must say which of them they leave from.
     pub(super) is_wildcard: bool,
 }
 
+/// A socket that connections of clients come to, bare or under TLS.
 #[derive(Debug)]
 pub(super) struct TcpListener {
+    /// What the configuration says is spoken there.
+    pub(super) transport: Transport,
     pub(super) socket: std::net::TcpListener,
     pub(super) address: SocketAddr,
     /// Out of descriptors: not looked at before this moment.
@@ -126,38 +133,34 @@ pub(super) struct TcpListener {
 
 impl Share {
     pub(super) fn addresses(&self) -> Vec<(Transport, SocketAddr)> {
-        let udp = self.udp.iter().map(|listener| (Transport::Udp, listener.address));
-        let tcp = self.tcp.iter().map(|listener| (Transport::Tcp, listener.address));
+        let udp = self.udp.iter().map(|listener| (listener.transport, listener.address));
+        let tcp = self.tcp.iter().map(|listener| (listener.transport, listener.address));
         udp.chain(tcp).collect()
     }
 }
 
 /// Opens every listener once for each worker.
-pub(super) fn open(udp: &[SocketAddr], tcp: &[SocketAddr], workers: usize) -> Result<Vec<Share>, StartError> {
+pub(super) fn open(listeners: &[(Transport, SocketAddr)], workers: usize) -> Result<Vec<Share>, StartError> {
     let mut shares: Vec<Share> = (0..workers).map(|_| Share::default()).collect();
-    for address in udp {
-        let error = |source| StartError::Listen { transport: Transport::Udp, address: *address, source };
-        if is_without_ipv6(udp::probe(*address), *address).map_err(error)? {
+    for &(transport, address) in listeners {
+        let error = |source| StartError::Listen { transport, address, source };
+        let probed = if transport.is_stream() { tcp::probe(address) } else { udp::probe(address) };
+        if is_without_ipv6(probed, address).map_err(error)? {
             continue;
         }
-        let mut address = *address;
+        let mut address = address;
         for share in &mut shares {
-            let socket = udp::listen(address).map_err(error)?;
             // Port 0 becomes a real one with the first worker's socket, and the others join it there.
-            address = udp::local_address(socket.as_fd()).map_err(error)?;
-            share.udp.push(UdpListener { socket, address, is_wildcard: address.ip().is_unspecified() });
-        }
-    }
-    for address in tcp {
-        let error = |source| StartError::Listen { transport: Transport::Tcp, address: *address, source };
-        if is_without_ipv6(tcp::probe(*address), *address).map_err(error)? {
-            continue;
-        }
-        let mut address = *address;
-        for share in &mut shares {
-            let socket = tcp::listen(address).map_err(error)?;
-            address = socket.local_addr().map_err(error)?;
-            share.tcp.push(TcpListener { socket, address, paused_until: None });
+            if transport.is_stream() {
+                let socket = tcp::listen(address).map_err(error)?;
+                address = socket.local_addr().map_err(error)?;
+                share.tcp.push(TcpListener { transport, socket, address, paused_until: None });
+            } else {
+                let socket = udp::listen(address).map_err(error)?;
+                address = udp::local_address(socket.as_fd()).map_err(error)?;
+                let is_wildcard = address.ip().is_unspecified();
+                share.udp.push(UdpListener { transport, socket, address, is_wildcard });
+            }
         }
     }
     Ok(shares)

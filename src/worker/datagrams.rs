@@ -1,0 +1,75 @@
+//! Datagrams in: from clients on the listeners, from peers on the relay sockets.
+#![forbid(unsafe_code)]
+
+use super::Worker;
+use crate::net::udp::BATCH;
+use crate::turn::refusal::Dropped;
+use crate::turn::tally::Transport;
+use crate::turn::{FiveTuple, Input, Link, Path, RelayId};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+impl Worker {
+    /// One batch from a UDP listener.
+    pub(super) fn read_listener(&mut self, at: u32) {
+        self.make_room(BATCH);
+        let Some(listener) = self.udp.get(at as usize) else { return };
+        let (bound, is_wildcard) = (listener.address, listener.is_wildcard);
+        let slots = self.slots.get_mut(self.used..).unwrap_or_default();
+        // An error here is a leftover of an earlier datagram's fate, or nothing to read after all: epoll tells again.
+        let Ok(count) = self.inbound.receive(listener.socket.as_fd(), slots) else { return };
+        let first = self.used;
+        self.used += count;
+        for (place, slot) in (first..first + count).enumerate() {
+            let Some(meta) = self.inbound.meta(place) else { continue };
+            if meta.truncated {
+                self.tally.count_drop(Dropped::TooLarge);
+                continue;
+            }
+            if self.policy.peers.own_relay(meta.from).is_some_and(|local| self.ledger.is_live(local)) {
+                // A relay of ours as a client of ours would be the start of a loop (RFC 8656 §21.1.7).
+                self.tally.count_drop(Dropped::BadSource);
+                continue;
+            }
+            let ip = if is_wildcard { meta.to.unwrap_or_else(|| bound.ip()) } else { bound.ip() };
+            let server = SocketAddr::new(ip, bound.port());
+            let tuple = FiveTuple { transport: Transport::Udp, client: meta.from, server };
+            self.dispatch(slot, Input::Client(Path { tuple, link: Link(at) }));
+        }
+    }
+
+    /// A few datagrams from a relay socket: one, unless it has shown that more wait.
+    pub(super) fn read_relay(&mut self, id: RelayId) {
+        let depth = self.relays.depth(id);
+        self.make_room(depth);
+        let Some(socket) = self.relays.socket(id) else { return };
+        let slots = self.slots.get_mut(self.used..self.used + depth).unwrap_or_default();
+        let Ok(count) = self.inbound.receive(socket, slots) else { return };
+        self.relays.note_depth(id, count);
+        let first = self.used;
+        self.used += count;
+        for (place, slot) in (first..first + count).enumerate() {
+            let Some(meta) = self.inbound.meta(place) else { continue };
+            if meta.truncated {
+                self.tally.count_drop(Dropped::TooLarge);
+                continue;
+            }
+            let Some(from) = self.known_as(meta.from) else {
+                self.tally.count_drop(Dropped::BadSource);
+                continue;
+            };
+            self.dispatch(slot, Input::Peer { relay: id, from });
+        }
+    }
+
+    /// The name of a peer towards clients: another allocation of ours is known by its external address. `None` for a
+    /// datagram from the network that claims to come from us.
+    pub(super) fn known_as(&self, from: SocketAddr) -> Option<SocketAddr> {
+        match self.policy.peers.own_relay(from) {
+            None => Some(from),
+            Some(local) if local != from => None,
+            Some(local) if self.ledger.is_live(local) => self.policy.peers.seen_as(from),
+            Some(_) => Some(from),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Connections of clients: accepted, read message by message, closed.
+#![forbid(unsafe_code)]
+
+use super::conns::{ConnId, End, READS_PER_TURN};
+use super::sockets::{self, Token};
+use super::{ACCEPTS_PER_TURN, Worker};
+use crate::turn::refusal::Dropped;
+use crate::turn::tally::Transport;
+use crate::turn::{FiveTuple, Input, Link, Path, Verdict};
+use crate::wire::Packet;
+use crate::wire::stream::{self, Frame};
+
+impl Worker {
+    pub(super) fn accept(&mut self, at: u32) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(listener) = self.tcp.get_mut(at as usize) else { return };
+            let (stream, from) = match listener.accept(&self.poll, self.now.mono) {
+                Ok(Some(accepted)) => accepted,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(listener = %listener.address, %error, "a TCP client cannot be accepted");
+                    return;
+                }
+            };
+            let limit = self.policy.limits.connections_per_ip;
+            let Some(admission) = self.ledger.connect(from.ip(), limit) else {
+                self.tally.limited_connections.add(1);
+                continue;
+            };
+            // The connection's own local address: the listener may be a wildcard.
+            let Ok(server) = stream.local_addr() else { continue };
+            let tuple =
+                FiveTuple { transport: Transport::Tcp, client: sockets::plain(from), server: sockets::plain(server) };
+            let token = |id| Token::Conn(id).into();
+            match self.conns.add(&self.poll, token, stream, tuple, admission, self.now.mono) {
+                Ok(_) => self.tally.connections[Transport::Tcp as usize].add(1),
+                Err(error) => tracing::warn!(client = %from, %error, "a TCP client cannot be watched"),
+            }
+        }
+    }
+
+    pub(super) fn read_conn(&mut self, id: ConnId) {
+        let mut room = core::mem::take(&mut self.room);
+        for _ in 0..READS_PER_TURN {
+            match self.read_messages(id, &mut room) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(end) => {
+                    if end == End::Noise {
+                        self.tally.count_drop(Dropped::Noise);
+                    }
+                    // What stood before the end has its answer.
+                    let _ = self.conns.write(&self.poll, |id| Token::Conn(id).into(), id);
+                    self.close(id);
+                    break;
+                }
+            }
+        }
+        self.room = room;
+    }
+
+    /// Reads once and handles every whole message. `true` when more may be waiting.
+    pub(super) fn read_messages(&mut self, id: ConnId, room: &mut [u8]) -> Result<bool, End> {
+        let Some(tuple) = self.conns.tuple(id) else { return Ok(false) };
+        let Some(received) = self.conns.read(id, room)? else { return Ok(false) };
+        let mut bytes = room.get(..received.len).unwrap_or_default();
+        let mut was_useful = false;
+        while let Frame::Whole { message, next } = stream::next(bytes) {
+            self.make_room(1);
+            if self.conns.tuple(id).is_none() {
+                return Ok(false); // it broke while answers to its own messages were sent
+            }
+            let slot = self.used;
+            self.used += 1;
+            let (whole, rest) = bytes.split_at(next.min(bytes.len()));
+            bytes = rest;
+            if let Some(packet) = self.slots.get_mut(slot) {
+                packet.fill(whole.get(..message).unwrap_or(whole));
+            }
+            // Only what was worth an answer or was relayed keeps a connection open.
+            was_useful |= self.dispatch(slot, Input::Client(Path { tuple, link: Link(id.index) }));
+        }
+        if stream::next(bytes) == Frame::Noise {
+            return Err(End::Noise);
+        }
+        self.conns.keep(id, bytes, was_useful, self.now.mono);
+        Ok(!received.is_all)
+    }
+
+    pub(super) fn write_conn(&mut self, id: ConnId) {
+        if self.conns.write(&self.poll, |id| Token::Conn(id).into(), id).is_err() {
+            self.close(id);
+        }
+    }
+
+    pub(super) fn close(&mut self, id: ConnId) {
+        let Some(tuple) = self.conns.close(id) else { return };
+        self.tally.connections[Transport::Tcp as usize].sub(1);
+        let mut none = Packet::new(Box::default());
+        let verdict = self.server.handle(self.now, Input::Closed(tuple), &mut none, &mut self.effects);
+        debug_assert_eq!(verdict, Verdict::Nothing, "a closed connection is answered by nobody");
+        self.perform_without_packet();
+    }
+}
