@@ -6,9 +6,9 @@
 use super::keys::{Config, Listen};
 use super::mistake::{Mistake, Source};
 use super::values::{External, Password, RelayFrom};
-use crate::turn::credential::Secret;
+use crate::turn::credential::{self, Secret};
 use crate::turn::peers::{Own, Peers, RelayAddress};
-use crate::turn::policy::{Auth, Limits, Policy};
+use crate::turn::policy::{Auth, Limits, Policy, Redirect, UserKeys};
 use crate::turn::tally::Transport;
 use crate::wire::integrity::Key;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -54,11 +54,19 @@ impl Config {
                 anonymous_stun: self.auth.anonymous_stun,
                 nonce_lifetime: self.auth.nonce_lifetime,
                 nonce_key,
+                separator: credential::SEPARATOR,
+                strict_expiry: false,
+                mobility: false,
+                oauth: None,
             },
             realm,
             peers: Peers::new(&self.peers.allow, &deny.prefixes, deny.special_purpose, own),
             relays,
             limits: self.limits(),
+            tcp_relays: true,
+            nat_discovery: Vec::new(),
+            draining: false,
+            redirect: Redirect::default(),
         })
     }
 
@@ -143,12 +151,16 @@ impl Config {
         }
     }
 
-    fn users(&self, realm: &str) -> BTreeMap<String, Key> {
-        let key = |name: &str, password: &Password| match password {
-            Password::Hmac(key) => key.clone(),
-            Password::Plain(secret) => Key::md5(name, realm, &String::from_utf8_lossy(secret.expose())),
+    fn users(&self, realm: &str) -> BTreeMap<String, UserKeys> {
+        let keys = |name: &str, password: &Password| match password {
+            Password::Hmac(key) => UserKeys { md5: Some(key.clone()), sha256: None },
+            Password::Plain(secret) => {
+                let password = String::from_utf8_lossy(secret.expose());
+                let (md5, sha256) = (Key::md5(name, realm, &password), Key::sha256(name, realm, &password));
+                UserKeys { md5: Some(md5), sha256: Some(sha256) }
+            }
         };
-        self.auth.users.iter().map(|(name, password)| (name.clone(), key(name, password))).collect()
+        self.auth.users.iter().map(|(name, password)| (name.clone(), keys(name, password))).collect()
     }
 
     fn limits(&self) -> Limits {

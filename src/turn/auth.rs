@@ -78,7 +78,7 @@ pub(super) fn nonce(auth: &Auth, now: Instant, tuple: &FiveTuple) -> [u8; NONCE_
 }
 
 fn look_up<'m>(policy: &Policy, now: Now, username: &'m str, message: &Message<'_>) -> Result<Asker<'m>, AuthFailure> {
-    if let Some(key) = policy.auth.users.get(username) {
+    if let Some(key) = policy.auth.users.get(username).and_then(|keys| keys.md5.as_ref()) {
         if !message.verify(Algorithm::Sha1, key) {
             return Err(AuthFailure::WrongPassword);
         }

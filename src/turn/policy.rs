@@ -3,12 +3,15 @@
 //! A worker holds an `Arc<Policy>` and swaps it whole, between two batches; there is no other way to change a worker.
 #![forbid(unsafe_code)]
 
-use super::credential::Secret;
+use super::credential::{self, Secret};
 use super::peers::{Own, Peers, RelayAddress};
 use crate::time::{Duration, minutes, seconds};
 use crate::wire::integrity::Key;
 use crate::wire::stun::Family;
+use core::fmt;
+use core::net::SocketAddr;
 use std::collections::BTreeMap;
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// The rules that every worker follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +26,32 @@ pub struct Policy {
     pub relays: Vec<RelayAddress>,
     /// How much of everything.
     pub limits: Limits,
+    /// Whether clients may have TCP relays (RFC 6062).
+    pub tcp_relays: bool,
+    /// The sockets of NAT behaviour discovery (RFC 5780), one set for each family that has it; empty when it is off.
+    pub nat_discovery: Vec<Discovery>,
+    /// Whether new allocations are turned away, because the server is about to stop.
+    pub draining: bool,
+    /// Where they are sent then.
+    pub redirect: Redirect,
+}
+
+/// The four sockets of NAT behaviour discovery: two addresses, two ports on each (RFC 5780 §6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Discovery {
+    /// The listeners, `[address][port]`.
+    pub sockets: [[SocketAddr; 2]; 2],
+    /// What clients are told they are (1:1 NAT).
+    pub told: [[SocketAddr; 2]; 2],
+}
+
+/// Another server (RFC 8489 §10). Without any address clients are told that there is no room.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Redirect {
+    /// ALTERNATE-SERVER: the first of the client's own family is told.
+    pub servers: Vec<SocketAddr>,
+    /// ALTERNATE-DOMAIN: the name in the certificate of those servers.
+    pub domain: Option<String>,
 }
 
 /// Credentials, as the workers know them.
@@ -31,7 +60,15 @@ pub struct Auth {
     /// Secrets of time-limited credentials, newest first; all verify.
     pub secrets: Vec<Secret>,
     /// Keys of the static users; the passwords themselves are not kept.
-    pub users: BTreeMap<String, Key>,
+    pub users: BTreeMap<String, UserKeys>,
+    /// What stands between expiry and user in a time-limited name.
+    pub separator: char,
+    /// Whether an allocation ends when its time-limited credential does, not at its next refresh.
+    pub strict_expiry: bool,
+    /// Whether allocations may move to another client address (RFC 8016).
+    pub mobility: bool,
+    /// Third-party authorisation (RFC 7635).
+    pub oauth: Option<OAuth>,
     /// The longest life of a time-limited credential.
     pub max_ttl: Duration,
     /// Whether a Binding request needs no credential.
@@ -40,6 +77,51 @@ pub struct Auth {
     pub nonce_lifetime: Duration,
     /// What the nonces of all workers are signed with.
     pub nonce_key: Secret,
+}
+
+/// The keys of one user: one for each hash, because neither can be made from the other (RFC 8489 §18.5.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserKeys {
+    /// For MESSAGE-INTEGRITY.
+    pub md5: Option<Key>,
+    /// For MESSAGE-INTEGRITY-SHA256.
+    pub sha256: Option<Key>,
+}
+
+/// Who may hand out access tokens, and under which name we know ourselves (RFC 7635).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OAuth {
+    /// THIRD-PARTY-AUTHORIZATION, also the associated data of every token.
+    pub server_name: String,
+    /// The keys shared with authorisation servers.
+    pub keys: Vec<OAuthKey>,
+}
+
+/// A key shared with an authorisation server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OAuthKey {
+    /// The key id, which clients send as USERNAME.
+    pub kid: String,
+    /// The key.
+    pub key: AeadKey,
+}
+
+/// A key that seals tokens, and its algorithm (RFC 7635 §4.1).
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub enum AeadKey {
+    /// AES-128 in Galois counter mode.
+    A128Gcm([u8; 16]),
+    /// AES-256 in Galois counter mode.
+    A256Gcm([u8; 32]),
+}
+
+impl fmt::Debug for AeadKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::A128Gcm(_) => "A128Gcm(…)",
+            Self::A256Gcm(_) => "A256Gcm(…)",
+        })
+    }
 }
 
 /// Bounds. Zero or `None` means none, where the field says so.
@@ -95,10 +177,18 @@ impl Default for Policy {
                 anonymous_stun: true,
                 nonce_lifetime: minutes(60),
                 nonce_key: Secret::new(""),
+                separator: credential::SEPARATOR,
+                strict_expiry: false,
+                mobility: false,
+                oauth: None,
             },
             peers: Peers::new(&[], &[], true, Own::default()),
             relays: Vec::new(),
             limits: Limits::default(),
+            tcp_relays: true,
+            nat_discovery: Vec::new(),
+            draining: false,
+            redirect: Redirect::default(),
         }
     }
 }

@@ -407,7 +407,9 @@ pub(super) fn whole_seconds(lifetime: Duration) -> u32 {
 /// it: taking an old secret away must not cut calls, which end by the credential's own expiry.
 fn is_welcome(policy: &Policy, allocation: &Allocation) -> bool {
     match allocation.identity {
-        super::allocation::Identity::Static => policy.auth.users.get(&*allocation.user) == Some(&allocation.key),
+        super::allocation::Identity::Static => {
+            policy.auth.users.get(&*allocation.user).is_some_and(|keys| keys.md5.as_ref() == Some(&allocation.key))
+        }
         super::allocation::Identity::TimeLimited { .. } => true,
     }
 }

@@ -117,7 +117,7 @@ fn a19_a_yes_repeats_nothing_of_the_credential() {
 fn a24_a_name_outside_ascii_is_a_name() {
     let (user, password) = ("マトリックス", "TheMatrIX");
     let mut t = Turn::with(|world| {
-        let key = turnserver::wire::integrity::Key::md5(user, REALM, password);
+        let key = keys_of(user, password);
         world.policy.auth.users.insert(user.into(), key);
     });
     t.joins_as("neo", user, password, Transport::Udp).allocates().signed();
@@ -306,7 +306,7 @@ fn s33_a_name_of_508_bytes_is_a_name_and_of_509_is_none() {
     let user = |len: usize| "u".repeat(len);
     let mut t = Turn::with(|world| {
         for len in [508, 509] {
-            let key = turnserver::wire::integrity::Key::md5(&user(len), REALM, "p");
+            let key = keys_of(&user(len), "p");
             world.policy.auth.users.insert(user(len), key);
         }
     });

@@ -11,7 +11,7 @@ use turnserver::client::{self, Client};
 use turnserver::time::{Duration, Instant, Now, UnixSeconds};
 use turnserver::turn::credential::{self, Secret};
 use turnserver::turn::peers::{Own, Peers, Prefix, RelayAddress};
-use turnserver::turn::policy::Policy;
+use turnserver::turn::policy::{Policy, UserKeys};
 use turnserver::turn::ports::{Claim, Ports};
 use turnserver::turn::refusal::{Dropped, Ended};
 use turnserver::turn::tally::{Tally, Transport};
@@ -126,8 +126,7 @@ impl Turn {
     /// A server with other settings than most stories need.
     pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let mut policy = Policy { realm: REALM.into(), ..Policy::default() };
-        policy.auth.users =
-            USERS.iter().map(|user| (user.to_string(), Key::md5(user, REALM, &password_of(user)))).collect();
+        policy.auth.users = USERS.iter().map(|user| (user.to_string(), keys_of(user, &password_of(user)))).collect();
         policy.auth.secrets = vec![Secret::new(SECRET)];
         policy.auth.nonce_key = Secret::new("a key for nonces");
         let plain = |ip| RelayAddress { local: ip, external: ip };
@@ -410,8 +409,18 @@ impl Turn {
         let user = question.text(Attribute::USERNAME)?.ok()?;
         let own = self.parties.iter().filter(|party| party.user == user);
         let mut keys = own.map(|party| Key::md5(user, REALM, &party.password));
-        self.policy.auth.users.get(user).cloned().or_else(|| keys.find(|key| question.verify(Algorithm::Sha1, key)))
+        self.policy
+            .auth
+            .users
+            .get(user)
+            .and_then(|keys| keys.md5.clone())
+            .or_else(|| keys.find(|key| question.verify(Algorithm::Sha1, key)))
     }
+}
+
+/// What the server keeps of a password.
+pub(crate) fn keys_of(user: &str, password: &str) -> UserKeys {
+    UserKeys { md5: Some(Key::md5(user, REALM, password)), sha256: Some(Key::sha256(user, REALM, password)) }
 }
 
 impl Settings {
