@@ -45,7 +45,7 @@ fn a_user_taken_away_is_gone_at_once_and_one_with_a_new_password_too() {
     t.joins("carol").allocates();
     t.reloads(|world| {
         world.policy.auth.users.remove("alice");
-        world.policy.auth.users.insert("bob".into(), crate::support::keys_of("bob", "another"));
+        world.policy.auth.users.insert("bob".into(), keys_of("bob", "another"));
     });
     let ended: Vec<_> = t.ended.iter().map(|(session, _, why)| (&*session.user, *why)).collect();
     assert_eq!(ended, [("alice", Ended::Revoked), ("bob", Ended::Revoked)]);
