@@ -1,4 +1,4 @@
-//! System calls, as values and errors: sockets in batches, readiness, the clock, the service manager.
+//! System calls, as values and errors: sockets in batches, readiness, the clock, the service manager; and TLS.
 //!
 //! The only place, beside the kernel program to come, where `unsafe` lives; each block says which promise it keeps.
 //! Never names `turn`, never decides anything.
@@ -7,6 +7,7 @@ pub mod clock;
 pub mod fds;
 pub mod poll;
 pub mod tcp;
+pub mod tls;
 pub mod udp;
 
 /// Raises the soft limit of open files to the hard one and returns it: every allocation needs a descriptor.

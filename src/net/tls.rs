@@ -1,0 +1,389 @@
+//! TLS for connections of clients: bytes of the wire in, bytes of messages out, and back (RFC 8656 §3.1, RFC 7443).
+//!
+//! Owns the certificates that handshakes are made with, and the state of each session. A session is a transformer: it
+//! has no socket, and keeps no more than one record of what is on its way through. TLS 1.2 and 1.3 only; no
+//! renegotiation, no early data, no certificates of clients. Never opens a file, never reads more than it was given.
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, ServerConfig, ServerConnection};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{Error, InconsistentKeys, SignatureAlgorithm};
+use std::fmt;
+use std::io::{Read as _, Write as _};
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer as _;
+
+/// What a client may ask for by ALPN (RFC 7443 §3). One that asks for nothing gets TURN as well: browsers do not ask.
+const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
+/// Tickets for a client that comes again, which mobile ones do often.
+const TICKETS: usize = 1; // each is some 200 bytes, and a client uses one
+/// The most plaintext that one record holds (RFC 8446 §5.1).
+const RECORD: usize = 1 << 14;
+/// The most that a record is longer than its plaintext (RFC 5246 §6.2.3), and its head.
+const RECORD_EXCESS: usize = 2048 + 5;
+/// Bytes of the wire that [`Session::receive`] takes at once.
+pub const WIRE_ROOM: usize = 40 << 10; // two records and a half: few reads for a fast client
+/// Room for the plaintext of that: what was given, and the record that lay half inside already.
+pub const CLEAR_ROOM: usize = WIRE_ROOM + RECORD + RECORD_EXCESS;
+
+/// The oldest version a client may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MinVersion {
+    /// RFC 5246.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+/// A certificate with those that vouch for it, and its key.
+#[derive(Debug)]
+pub struct Pair {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    certified: Arc<CertifiedKey>,
+    /// DNS names, in lower case, wildcards as they are written.
+    names: Vec<String>,
+    label: Option<String>,
+    not_after: u64,
+}
+
+/// What a key signs with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// ECDSA, the only one that DTLS can use here.
+    Ecdsa,
+    /// RSA.
+    Rsa,
+    /// Anything else, such as Ed25519.
+    Other,
+}
+
+/// Why a certificate and a key are no pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PairError {
+    /// There is no certificate in what should hold one.
+    NoCertificate,
+    /// There is one that cannot be read.
+    BadCertificate(String),
+    /// There is no key in what should hold one.
+    NoKey,
+    /// There is one under a passphrase.
+    EncryptedKey,
+    /// There is one that cannot be used.
+    BadKey(String),
+    /// Both are right, and do not belong together.
+    Mismatch,
+}
+
+impl PairError {
+    /// Whether the key's file is to be mended, or else the certificate's.
+    pub const fn is_about_key(&self) -> bool {
+        matches!(self, Self::NoKey | Self::EncryptedKey | Self::BadKey(_) | Self::Mismatch)
+    }
+}
+
+impl fmt::Display for PairError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoCertificate => f.write_str("holds no certificate; it must be PEM, with the server's own one first"),
+            Self::BadCertificate(why) => write!(f, "a certificate in it cannot be read: {why}"),
+            Self::NoKey => f.write_str("holds no private key; it must be PEM: PKCS#8, PKCS#1 (RSA) or SEC1 (EC)"),
+            Self::EncryptedKey => f.write_str(
+                "the key is under a passphrase, which nobody could type at a start; write it without one: \
+                 openssl pkey -in FILE -out NEW",
+            ),
+            Self::BadKey(why) => write!(
+                f,
+                "the key in it cannot be used: {why}; RSA (2048 bits or more), EC (P-256, P-384) and Ed25519 can"
+            ),
+            Self::Mismatch => f.write_str("the key does not belong to the certificate"),
+        }
+    }
+}
+
+impl std::error::Error for PairError {}
+
+impl Pair {
+    /// Reads a pair from the text of two PEM files and makes sure that both belong together.
+    pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, PairError> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificates).collect();
+        let chain = chain.map_err(|error| PairError::BadCertificate(error.to_string()))?;
+        let leaf = chain.first().ok_or(PairError::NoCertificate)?;
+        let (_, leaf) =
+            X509Certificate::from_der(leaf).map_err(|error| PairError::BadCertificate(error.to_string()))?;
+        let (names, label) = names(&leaf);
+        let not_after = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0);
+        let key = match PrivateKeyDer::pem_slice_iter(key).next() {
+            Some(Ok(key)) => key,
+            Some(Err(error)) => return Err(PairError::BadKey(error.to_string())),
+            None if is_encrypted(key) => return Err(PairError::EncryptedKey),
+            None => return Err(PairError::NoKey),
+        };
+        let certified = CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider());
+        let certified = certified.map_err(|error| {
+            if error == Error::InconsistentKeys(InconsistentKeys::KeyMismatch) {
+                PairError::Mismatch
+            } else if let Error::InvalidCertificate(why) = error {
+                PairError::BadCertificate(format!("{why:?}"))
+            } else if let Error::General(why) = error {
+                PairError::BadKey(why)
+            } else {
+                PairError::BadKey(error.to_string())
+            }
+        })?;
+        Ok(Self { chain, key, certified: Arc::new(certified), names, label, not_after })
+    }
+
+    /// The certificates as they are sent, the server's own one first.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
+    /// The key.
+    pub fn key(&self) -> &PrivateKeyDer<'static> {
+        &self.key
+    }
+
+    /// What the key signs with.
+    pub fn algorithm(&self) -> Algorithm {
+        let algorithm = self.certified.key.algorithm();
+        if algorithm == SignatureAlgorithm::ECDSA {
+            Algorithm::Ecdsa
+        } else if algorithm == SignatureAlgorithm::RSA {
+            Algorithm::Rsa
+        } else {
+            Algorithm::Other
+        }
+    }
+
+    /// What people call it: its first DNS name, else its common name. `None` when it has neither; never an IP address.
+    pub fn name(&self) -> Option<&str> {
+        self.label.as_deref()
+    }
+
+    /// When it ends, in seconds since 1970.
+    pub fn not_after(&self) -> u64 {
+        self.not_after
+    }
+
+    /// Whether this name, in lower case, is one of the certificate's own (RFC 9525 §6.3: `*` stands for one label).
+    fn is_for(&self, name: &str) -> bool {
+        let parent = name.split_once('.').map(|(_, parent)| parent);
+        self.names.iter().any(|own| match own.strip_prefix("*.") {
+            Some(own) => parent == Some(own),
+            None => own == name,
+        })
+    }
+}
+
+/// The DNS names of a certificate, and what to call it.
+fn names(leaf: &X509Certificate<'_>) -> (Vec<String>, Option<String>) {
+    let alternatives = leaf.subject_alternative_name().ok().flatten();
+    let alternatives = alternatives.iter().flat_map(|extension| &extension.value.general_names);
+    let names: Vec<String> = alternatives
+        .filter_map(|name| if let GeneralName::DNSName(name) = name { Some(*name) } else { None })
+        .map(|name| name.trim_end_matches('.').to_lowercase())
+        .collect();
+    let common = leaf.subject().iter_common_name().find_map(|name| name.as_str().ok());
+    let common = common.filter(|name| name.parse::<IpAddr>().is_err()).map(str::to_owned);
+    let label = names.first().cloned().or(common);
+    (names, label)
+}
+
+fn is_encrypted(pem: &[u8]) -> bool {
+    const MARK: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
+    pem.windows(MARK.len()).any(|part| part == MARK)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// Every pair that handshakes may use, the same for all workers. New ones take their place all at once: handshakes that
+/// begin later see them, open connections live on with what they began with.
+#[derive(Debug)]
+pub struct Certificates {
+    current: RwLock<Current>,
+    /// Outlives the pairs: a client's ticket is good after a renewal.
+    tickets: Arc<dyn ProducesTickets>,
+}
+
+#[derive(Debug)]
+struct Current {
+    pairs: Arc<[Pair]>,
+    config: Arc<ServerConfig>,
+}
+
+/// Why pairs cannot be put in force.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CertificatesError {
+    /// There is none.
+    NoPair,
+    /// The library refuses: no randomness, or a provider without a cipher.
+    Engine(Error),
+}
+
+impl fmt::Display for CertificatesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPair => f.write_str("there is no certificate to serve TLS with; set tls.cert and tls.key"),
+            Self::Engine(error) => write!(f, "TLS cannot be served: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for CertificatesError {}
+
+impl Certificates {
+    /// The pairs to begin with; the first is for clients that name no server, or one that no pair is for.
+    pub fn new(pairs: Vec<Pair>, min_version: MinVersion) -> Result<Self, CertificatesError> {
+        let tickets = ring::Ticketer::new().map_err(CertificatesError::Engine)?;
+        let current = Current::new(pairs, min_version, &tickets)?;
+        Ok(Self { current: RwLock::new(current), tickets })
+    }
+
+    /// Puts other pairs in force.
+    pub fn replace(&self, pairs: Vec<Pair>, min_version: MinVersion) -> Result<(), CertificatesError> {
+        let next = Current::new(pairs, min_version, &self.tickets)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(())
+    }
+
+    /// The pairs in force, in their order.
+    pub fn pairs(&self) -> Arc<[Pair]> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).pairs)
+    }
+
+    /// The server's side of a handshake that begins.
+    pub fn session(&self) -> Result<Session, Error> {
+        let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).config);
+        let mut connection = ServerConnection::new(config)?;
+        connection.set_buffer_limit(Some(RECORD + RECORD_EXCESS));
+        Ok(Session(connection))
+    }
+}
+
+impl Current {
+    fn new(
+        pairs: Vec<Pair>,
+        min_version: MinVersion,
+        tickets: &Arc<dyn ProducesTickets>,
+    ) -> Result<Self, CertificatesError> {
+        if pairs.is_empty() {
+            return Err(CertificatesError::NoPair);
+        }
+        let pairs: Arc<[Pair]> = pairs.into();
+        let versions: &[_] = match min_version {
+            MinVersion::Tls12 => &[&TLS13, &TLS12],
+            MinVersion::Tls13 => &[&TLS13],
+        };
+        let builder = ServerConfig::builder_with_provider(provider());
+        let builder = builder.with_protocol_versions(versions).map_err(CertificatesError::Engine)?;
+        let by_name = ByName(Arc::clone(&pairs));
+        let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(by_name));
+        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        config.ticketer = Arc::clone(tickets);
+        config.send_tls13_tickets = TICKETS;
+        Ok(Self { pairs, config: Arc::new(config) })
+    }
+}
+
+/// Finds the pair that a client asks for.
+#[derive(Debug)]
+struct ByName(Arc<[Pair]>);
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().map(|name| name.trim_end_matches('.').to_lowercase());
+        let named = || self.0.iter().filter(|pair| name.as_deref().is_some_and(|name| pair.is_for(name)));
+        // Of an RSA and an ECDSA pair for one name, the client must be able to verify the one it gets.
+        let can_verify = |pair: &&Pair| pair.certified.key.choose_scheme(hello.signature_schemes()).is_some();
+        let found = named().find(can_verify).or_else(|| named().next());
+        let found = found.or_else(|| self.0.iter().find(can_verify)).or_else(|| self.0.first());
+        found.map(|pair| Arc::clone(&pair.certified))
+    }
+}
+
+/// One client's TLS, from its first byte on.
+#[derive(Debug)]
+pub struct Session(ServerConnection);
+
+/// What came out of bytes of the wire.
+#[derive(Debug)]
+pub struct Received {
+    /// How many bytes of plaintext.
+    pub len: usize,
+    /// What ended the session after those.
+    pub over: Option<Over>,
+}
+
+/// Why a session can receive nothing more.
+#[derive(Debug)]
+pub enum Over {
+    /// The client said so (close_notify).
+    Closed,
+    /// The handshake or a record is not what it must be; an alert for the client is to be sent.
+    Failed(Error),
+}
+
+impl Session {
+    /// Whether no data can flow yet.
+    pub fn is_handshaking(&self) -> bool {
+        self.0.is_handshaking()
+    }
+
+    /// Takes all of `wire`, at most [`WIRE_ROOM`] bytes, and writes its plaintext to `clear`, which has [`CLEAR_ROOM`].
+    /// What is to be sent because of it comes from [`Session::take_output`].
+    pub fn receive(&mut self, mut wire: &[u8], clear: &mut [u8]) -> Received {
+        let mut len = 0;
+        while !wire.is_empty() {
+            match self.0.read_tls(&mut wire) {
+                Ok(0) => return Received { len, over: Some(Over::Closed) },
+                Ok(_) => {}
+                Err(error) => return Received { len, over: Some(Over::Failed(Error::General(error.to_string()))) },
+            }
+            let state = self.0.process_new_packets();
+            // What stood before a broken record, or before the end, counts.
+            while let Ok(count @ 1..) = self.0.reader().read(clear.get_mut(len..).unwrap_or_default()) {
+                len += count;
+            }
+            match state {
+                Err(error) => return Received { len, over: Some(Over::Failed(error)) },
+                Ok(state) if state.peer_has_closed() => return Received { len, over: Some(Over::Closed) },
+                Ok(_) => {}
+            }
+        }
+        Received { len, over: None }
+    }
+
+    /// Appends the records of `clear` to `wire`, behind whatever was to be sent before.
+    pub fn send(&mut self, clear: &[u8], wire: &mut Vec<u8>) -> Result<(), std::io::Error> {
+        for piece in clear.chunks(RECORD) {
+            self.take_output(wire);
+            self.0.writer().write_all(piece)?;
+        }
+        self.take_output(wire);
+        Ok(())
+    }
+
+    /// Appends what the session itself has to say: its part of the handshake, alerts, tickets.
+    pub fn take_output(&mut self, wire: &mut Vec<u8>) {
+        while self.0.wants_write() {
+            if !matches!(self.0.write_tls(wire), Ok(1..)) {
+                return;
+            }
+        }
+    }
+
+    /// Says goodbye (close_notify), unless an alert has said it already.
+    pub fn close(&mut self, wire: &mut Vec<u8>) {
+        self.0.send_close_notify();
+        self.take_output(wire);
+    }
+}
