@@ -5,7 +5,7 @@
 //! ```text
 //! 4   main  cli  log                               verbs and text for people
 //! 3   control ── mailbox ──▶ worker                tokio, HTTP, stores  |  one OS thread per core, no async
-//! 2   net                                          sockets, epoll, the clock; the only `unsafe`
+//! 2   net                                          sockets, epoll, TLS, the clock; the only `unsafe`
 //! 1   turn   client   config                       the law of relaying, pure: no I/O, no clock, no lock, no log
 //! 0   wire   time                                  bytes, instants
 //! ```
@@ -37,7 +37,8 @@
 //! yields [`turn::Effect::Bind`] first: the worker books quota and port in the ledger, makes the socket, and comes back
 //! with [`turn::Input::Bound`], whose packet is the answer.
 //!
-//! *TCP:* bytes are framed by [`wire::stream`], each message goes through the same door.
+//! *TCP:* bytes are framed by [`wire::stream`], each message goes through the same door. *TLS:* the same, with a
+//! [`net::tls::Session`] between socket and frames; what leaves is encrypted when the socket has room for it.
 
 pub mod client;
 pub mod config;

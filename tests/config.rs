@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a story that cannot go on ends there")]
 
 use std::net::IpAddr;
-use turnserver::config::{self, Config, Host, Loaded, Mistake, Source};
+use turnserver::config::{self, Config, Host, Listen, Loaded, Mistake, Source};
 use turnserver::time::seconds;
 use turnserver::turn::credential::Secret;
 use turnserver::turn::peers::RelayAddress;
@@ -139,6 +139,36 @@ fn each_mistake_says_where_what_and_how_to_mend_it() {
             "turnserver.toml:1: http.listen = [\"127.0.0.1:3478\"]: listen.tcp has port 3478 too",
         ),
         (
+            "listen.tls = [\"0.0.0.0:443\"]",
+            "turnserver.toml:1: listen.tls = [\"0.0.0.0:443\"]: there is no certificate for it; set tls.cert and tls.key",
+        ),
+        (
+            "tls.cert = \"a.pem\"",
+            "turnserver.toml:1: tls.cert = \"a.pem\": tls.key is missing; name the file of its private key",
+        ),
+        (
+            "tls.key = \"a.key\"",
+            "turnserver.toml:1: tls.key = \"a.key\": tls.cert is missing; name the file of the certificate it is for",
+        ),
+        (
+            "tls = { cert = [\"a.pem\", \"b.pem\"], key = \"a.key\" }",
+            "turnserver.toml:1: tls.key = \"a.key\": 1 for 2 in tls.cert; each certificate needs its key, in the same order",
+        ),
+        ("tls.cert = 7", "turnserver.toml:1: tls.cert = 7: must be a path in quotes, or a list of paths"),
+        ("tls.cert = [\"\"]", "turnserver.toml:1: tls.cert = \"\": a path cannot be empty"),
+        (
+            "tls.min_version = \"1.1\"",
+            "turnserver.toml:1: tls.min_version = \"1.1\": must be one of 1.2, 1.3; did you mean \"1.2\"?",
+        ),
+        (
+            "tls = { cert = \"a.pem\", key = \"a.key\" }\nlisten.tls = [\"127.0.0.1:3478\"]",
+            "turnserver.toml:2: listen.tls = [\"127.0.0.1:3478\"]: listen.tcp has port 3478 too",
+        ),
+        (
+            "tls = { cert = \"a.pem\", key = \"a.key\" }\nhttp.listen = [\"127.0.0.1:5349\"]",
+            "turnserver.toml:2: http.listen = [\"127.0.0.1:5349\"]: listen.tls has port 5349 too",
+        ),
+        (
             "auth.max_ttl = 3600",
             "turnserver.toml:1: auth.max_ttl = 3600: the unit is missing; write \"3600s\", \"3600m\", \"3600h\" or \"3600d\"",
         ),
@@ -221,8 +251,7 @@ fn an_unknown_key_is_led_to_the_nearest_known_one() {
         ("[relay]\nprots = \"1-2\"", "turnserver.toml:2: relay.prots: unknown key; did you mean relay.ports?"),
         ("listen.workers = 2", "turnserver.toml:1: listen.workers: unknown key; did you mean data_plane.workers?"),
         ("[relays]\nports = \"50000-50999\"", "turnserver.toml:1: relays: unknown section; did you mean [relay]?"),
-        ("[tls]\ncert = \"x\"", "turnserver.toml:1: tls: unknown section"),
-        ("listen.tls = []", "turnserver.toml:1: listen.tls: unknown key"),
+        ("listen.dtls = []", "turnserver.toml:1: listen.dtls: unknown key; did you mean listen.tls?"),
     ] {
         assert_eq!(complaint(text), sentence);
     }
@@ -458,6 +487,24 @@ fn own_services_stay_closed_to_peers() {
 }
 
 #[test]
+fn a_certificate_brings_the_usual_tls_listeners_unless_others_are_written() {
+    let pair = "tls = { cert = \"a.pem\", key = \"a.key\" }\n";
+    let listeners = |text: &str| good(text).listen.tls.addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(listeners(""), Vec::<String>::new());
+    assert_eq!(listeners(pair), ["0.0.0.0:5349", "[::]:5349"]);
+    assert_eq!(listeners(&format!("{pair}listen.tls = []")), Vec::<String>::new());
+    assert_eq!(listeners(&format!("{pair}listen.tls = [\"0.0.0.0:443\"]")), ["0.0.0.0:443"]);
+    let open = good(&format!("{pair}peers.allow = [\"10.0.0.0/8\"]"));
+    let policy = open.policy(&host(), Secret::new("n"), &[]).unwrap();
+    assert!(policy.peers.vet("10.0.0.5:5349".parse().unwrap()).is_none(), "no peer is behind a listener");
+    let variables = [("TURNSERVER__TLS__CERT", "a.pem,b.pem"), ("TURNSERVER__TLS__KEY", "[\"a.key\", \"b.key\"]")];
+    let variables = variables.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let loaded = config::load(None, variables).unwrap();
+    assert_eq!(loaded.config.tls.cert.0, ["a.pem", "b.pem"].map(std::path::PathBuf::from));
+    assert_eq!(loaded.config.tls.key.0.len(), 2);
+}
+
+#[test]
 fn minted_uris_name_every_listener_once() {
     let uris = |text: &str| {
         let config = good(text);
@@ -477,6 +524,15 @@ fn minted_uris_name_every_listener_once() {
     assert_eq!(
         uris("http.name = \"turn.example.org\"\nlisten.tcp = []"),
         ["stun:turn.example.org:3478", "turn:turn.example.org:3478?transport=udp"]
+    );
+    assert_eq!(
+        uris("http.name = \"turn.example.org\"\ntls = { cert = \"a.pem\", key = \"a.key\" }"),
+        [
+            "stun:turn.example.org:3478",
+            "turn:turn.example.org:3478?transport=udp",
+            "turn:turn.example.org:3478?transport=tcp",
+            "turns:turn.example.org:5349?transport=tcp",
+        ]
     );
     assert_eq!(uris("http.uris = [\"turn:a.example:443?transport=tcp\"]"), ["turn:a.example:443?transport=tcp"]);
     assert_eq!(uris("listen = { udp = [\"10.0.0.6:3478\"], tcp = [] }")[0], "stun:10.0.0.6:3478");
@@ -504,7 +560,8 @@ fn the_example_is_true() {
     let keys = config::SECTIONS.iter().map(|section| section.keys.len()).sum::<usize>();
     assert_eq!(active.origins.len(), keys, "every key is in the example");
     let mut spelled_out = active.config;
-    for listeners in [&mut spelled_out.listen.udp, &mut spelled_out.listen.tcp, &mut spelled_out.http.listen] {
+    let Listen { udp, tcp, tls } = &mut spelled_out.listen;
+    for listeners in [udp, tcp, tls, &mut spelled_out.http.listen] {
         assert!(!core::mem::replace(&mut listeners.is_default, true), "somebody wrote it");
     }
     assert_eq!(spelled_out, good(""), "the defaults shown are the defaults in force");

@@ -3,6 +3,8 @@
 #![cfg(feature = "server")]
 #![expect(clippy::unwrap_used, reason = "a story that cannot go on ends there")]
 
+#[path = "support/pair.rs"]
+mod pair;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/skip.rs"]
@@ -10,7 +12,7 @@ mod skip;
 #[path = "support/temp.rs"]
 mod temp;
 
-use server::Server;
+use server::{Server, Setup};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -225,7 +227,9 @@ fn every_route_is_described_and_no_document_calls_another() {
 
 #[test]
 fn every_metric_is_described_with_its_type_and_labels() {
-    let server = Server::start();
+    let authority = pair::Authority::new();
+    let tls = authority.pair("server", &["turn.example.org"]).lines();
+    let server = Server::start_with(&Setup { tls, ..Setup::default() });
     let (_, text) = server.request("GET", "/metrics", "").unwrap();
     let mut real: BTreeMap<&str, (&str, BTreeSet<&str>)> = BTreeMap::new();
     for line in text.lines() {

@@ -477,7 +477,7 @@ fn site() -> Site {
 fn site_with(settings: Settings) -> Site {
     let tallies: Vec<Arc<Tally>> = vec![Arc::default(), Arc::default()];
     let relay_ports = Box::new(|| PortUse { free: 90, used: 10 });
-    let sources = Sources { tallies: tallies.clone(), relay_ports };
+    let sources = Sources { tallies: tallies.clone(), relay_ports, certificates: None };
     let elapsed = Arc::new(AtomicU64::new(0));
     let seconds = Arc::clone(&elapsed);
     let clock = move || {

@@ -26,6 +26,8 @@ mod limits;
 mod loops;
 #[path = "server/numbers.rs"]
 mod numbers;
+#[path = "support/pair.rs"]
+mod pair;
 #[path = "server/peers.rs"]
 mod peers;
 #[path = "server/ports.rs"]
@@ -38,3 +40,5 @@ mod server;
 mod skip;
 #[path = "support/temp.rs"]
 mod temp;
+#[path = "server/tls.rs"]
+mod tls;

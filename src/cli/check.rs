@@ -17,7 +17,8 @@ pub(super) struct CheckArgs {
 
 /// Reads everything a server would read, and opens nothing.
 pub(super) fn run(config: Option<PathBuf>, args: &CheckArgs) -> Result<(), Failure> {
-    let settings = match Settings::read(config) {
+    let read = Settings::read(config).and_then(|mut settings| settings.certificates().map(|()| settings));
+    let settings = match read {
         Ok(settings) => settings,
         Err(Failure::Mistakes(mistakes)) if args.json => {
             say(&format!("{:#}\n", json!({ "ok": false, "mistakes": texts(&mistakes) })))?;

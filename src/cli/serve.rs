@@ -44,7 +44,9 @@ pub(super) fn run(config: Option<PathBuf>) -> Result<(), Failure> {
     };
     control::serve(start).map_err(|error| match error {
         ServeError::Mistakes(mistakes) => Failure::Mistakes(mistakes),
-        ServeError::ConfigFile(..) | ServeError::SecretFile(..) => Failure::Wrong(error.to_string()),
+        ServeError::ConfigFile(..) | ServeError::SecretFile(..) | ServeError::Certificate(_) => {
+            Failure::Wrong(error.to_string())
+        }
         ServeError::Http(..)
         | ServeError::Worker(_)
         | ServeError::System(_)

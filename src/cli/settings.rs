@@ -1,9 +1,11 @@
 //! The configuration of this run: which file, which environment, what the host and the secret file add.
 #![forbid(unsafe_code)]
 
-use super::{Failure, host};
+use super::{Failure, host, unix_now};
 use crate::config::{self, Config, Host, Loaded, Mistake, RelayFrom, Source};
+use crate::control::certificates::{self, Ending};
 use crate::control::watch;
+use crate::time::UnixSeconds;
 use crate::turn::credential::Secret;
 use crate::turn::policy::Policy;
 use std::ffi::OsString;
@@ -52,6 +54,23 @@ impl Settings {
                 Err(mistakes.into())
             }
         }
+    }
+
+    /// Reads the certificates too: what is wrong with them, and what of them will soon be.
+    pub(super) fn certificates(&mut self) -> Result<(), Failure> {
+        let pairs = certificates::read(&self.loaded.config.tls);
+        let pairs = pairs.map_err(|error| Failure::from(vec![self.loaded.locate(error.mistake())]))?;
+        for (path, pair) in self.loaded.config.tls.cert.0.iter().zip(&pairs) {
+            let end = UnixSeconds(pair.not_after());
+            let message = match Ending::of(pair, unix_now()) {
+                Some(Ending::Past) => format!("the certificate has ended at {end}, and clients refuse it"),
+                Some(Ending::Near) => format!("the certificate ends soon, at {end}"),
+                None => continue,
+            };
+            let warning = Mistake::new(Source::Default, "tls.cert", message).hint("renew it");
+            self.loaded.warnings.push(self.loaded.locate(warning.given(format!("{:?}", path.display().to_string()))));
+        }
+        Ok(())
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -126,8 +145,12 @@ fn absent_addresses(loaded: &Loaded, host: &Host) -> Vec<Mistake> {
         RelayFrom::Address(ip) => Some(("relay.addresses", *ip)),
         RelayFrom::Auto => None,
     });
-    let lists =
-        [("listen.udp", &config.listen.udp), ("listen.tcp", &config.listen.tcp), ("http.listen", &config.http.listen)];
+    let lists = [
+        ("listen.udp", &config.listen.udp),
+        ("listen.tcp", &config.listen.tcp),
+        ("listen.tls", &config.listen.tls),
+        ("http.listen", &config.http.listen),
+    ];
     let listeners = lists.into_iter().flat_map(|(key, list)| list.addresses.iter().map(move |at| (key, at.ip())));
     let is_absent = |ip: core::net::IpAddr| !ip.is_unspecified() && !ip.is_loopback() && !host.interfaces.contains(&ip);
     let absent = relays.chain(listeners).filter(|(_, ip)| is_absent(*ip));

@@ -22,7 +22,15 @@ type Findings = Vec<Mistake>;
 impl Cross<'_> {
     /// The mistakes and the warnings.
     pub(super) fn check(&self) -> (Findings, Findings) {
-        let mistakes = [self.listeners(), self.lifetimes(), self.channels(), self.externals(), self.key_ids()].concat();
+        let mistakes = [
+            self.listeners(),
+            self.certificates(),
+            self.lifetimes(),
+            self.channels(),
+            self.externals(),
+            self.key_ids(),
+        ]
+        .concat();
         let warnings = [
             self.open_peers(),
             self.short_lifetime(),
@@ -38,18 +46,47 @@ impl Cross<'_> {
     fn listeners(&self) -> Findings {
         let (listen, http) = (&self.config.listen, &self.config.http);
         let mut found = Vec::new();
-        if listen.udp.addresses.is_empty()
-            && listen.tcp.addresses.is_empty()
-            && self.intact(&["listen.udp", "listen.tcp"])
-        {
+        let lists = [("listen.udp", &listen.udp), ("listen.tcp", &listen.tcp), ("listen.tls", &listen.tls)];
+        if lists.iter().all(|(key, list)| list.addresses.is_empty() && self.intact(&[key])) {
             let nothing = self.at("listen.udp", "no listener is left: nobody could reach the server");
             found.push(nothing.hint("leave out listen.udp or listen.tcp to get its default"));
         }
-        for address in &http.listen.addresses {
-            let taken = listen.tcp.addresses.iter().any(|other| collide(*address, *other));
-            if taken && self.intact(&["listen.tcp", "http.listen"]) {
-                found.push(self.at("http.listen", format!("listen.tcp has port {} too", address.port())));
+        // All that share TCP's ports; of two, the one that comes later is told.
+        let [_, tcp, tls] = lists;
+        let over_tcp = [tcp, tls, ("http.listen", &http.listen)];
+        for (i, (key, list)) in over_tcp.iter().enumerate() {
+            for (other, taken) in over_tcp.iter().take(i).filter(|(other, _)| self.intact(&[key, other])) {
+                let both = |address: &&SocketAddr| taken.addresses.iter().any(|taken| collide(**address, *taken));
+                for address in list.addresses.iter().filter(both) {
+                    found.push(self.at(key, format!("{other} has port {} too", address.port())));
+                }
             }
+        }
+        found
+    }
+
+    fn certificates(&self) -> Findings {
+        let (cert, key) = (&self.config.tls.cert.0, &self.config.tls.key.0);
+        let mut found = Vec::new();
+        if !self.intact(&["tls.cert", "tls.key"]) {
+            return found;
+        }
+        match (cert.len(), key.len()) {
+            (0, 0) if !self.config.listen.tls.addresses.is_empty() => {
+                let without = self.at("listen.tls", "there is no certificate for it");
+                found.push(without.hint("set tls.cert and tls.key"));
+            }
+            (0, 0) => {}
+            (_, 0) => found.push(self.at("tls.cert", "tls.key is missing").hint("name the file of its private key")),
+            (0, _) => {
+                found
+                    .push(self.at("tls.key", "tls.cert is missing").hint("name the file of the certificate it is for"));
+            }
+            (certs, keys) if certs != keys => {
+                let message = format!("{keys} for {certs} in tls.cert");
+                found.push(self.at("tls.key", message).hint("each certificate needs its key, in the same order"));
+            }
+            _ => {}
         }
         found
     }

@@ -1,17 +1,19 @@
 //! Every key once: its name, type, default and reason.
 //!
 //! The table below makes the structs, the reader and the example file, so none of them can forget a key.
-//! No default lives anywhere else. What may stand behind a key is in `values`.
+//! No default lives outside this file. What may stand behind a key is in `values`.
 #![forbid(unsafe_code)]
 
 use super::load::{Reader, Value};
 use super::units::{Rate, Rhythm};
 use super::values::{
-    ApiKey, Deny, External, Level, Listeners, LogFormat, Password, Ports, PublicName, Realm, RelayFrom, Uri,
+    ApiKey, Deny, External, Level, Listeners, LogFormat, Password, Paths, Ports, PublicName, Realm, RelayFrom,
+    TlsVersion, Uri,
 };
 use crate::time::Duration;
 use crate::turn::credential::Secret;
 use crate::turn::peers::Prefix;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::num::NonZero;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -103,6 +105,13 @@ macro_rules! keys {
     };
 }
 
+/// What `listen.tls` is when there are certificates and nobody wrote it.
+pub(super) const LISTEN_TLS: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), TLS_PORT),
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), TLS_PORT),
+];
+const TLS_PORT: u16 = 5349; // RFC 8656 §23
+
 keys! {
     {
         /// The realm that clients log in to, under 128 characters; "" is the name of this host.
@@ -115,6 +124,18 @@ keys! {
         udp: Listeners = r#"["0.0.0.0:3478", "[::]:3478"]"#,
         /// STUN and TURN over TCP, for networks that block UDP.
         tcp: Listeners = r#"["0.0.0.0:3478", "[::]:3478"]"#,
+        /// The same under TLS; left out, it is ["0.0.0.0:5349", "[::]:5349"] as soon as tls.cert is set.
+        tls: Listeners = "[]",
+    }
+
+    /// The certificates of TLS listeners. The files are watched: a renewal is taken over without dropping anyone.
+    tls: Tls {
+        /// A PEM file with the certificate and those that vouch for it, or a list of files; "" is none.
+        cert: Paths = r#""""#,
+        /// A PEM file with its private key, or a list of files in the order of the certificates; "" is none.
+        key: Paths = r#""""#,
+        /// The oldest version of TLS that clients may speak: "1.2" or "1.3".
+        min_version: TlsVersion = r#""1.2""#,
     }
 
     /// Where relayed traffic leaves and arrives.
@@ -161,7 +182,7 @@ keys! {
         bandwidth_per_allocation: Option<Rate> = r#""""#,
         /// Through the whole server, both ways together; "" is no limit.
         bandwidth: Option<Rate> = r#""""#,
-        /// TCP connections from one IPv4 address or IPv6 /64.
+        /// TCP and TLS connections from one IPv4 address or IPv6 /64.
         connections_per_ip: NonZero<u32> = "256",
         /// Replies to requests without valid credentials, to one IPv4 address or IPv6 /64: no use as an amplifier.
         unauthenticated_per_ip: Rhythm = r#""100/s""#,

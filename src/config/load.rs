@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::check;
-use super::keys::{Config, Key, SECTIONS};
+use super::keys::{Config, Key, LISTEN_TLS, SECTIONS};
 use super::mistake::{Mistake, Source};
 use super::near::nearest;
 use super::units::Fault;
@@ -54,7 +54,10 @@ pub fn load(
         mistakes: Vec::new(),
     };
     reader.take_environment(environment);
-    let config = Config::read(&mut reader);
+    let mut config = Config::read(&mut reader);
+    if config.listen.tls.is_default && !config.tls.cert.0.is_empty() {
+        config.listen.tls.addresses = LISTEN_TLS.to_vec();
+    }
     reader.report_unknown();
     let mut mistakes = reader.mistakes;
     if let Some(written) = written.as_ref().filter(|_| !syntax.is_empty()) {
@@ -336,6 +339,7 @@ words!(
     super::values::Scope,
     super::values::Level,
     super::values::LogFormat,
+    super::values::TlsVersion,
     super::units::Rhythm,
     crate::turn::peers::Prefix
 );

@@ -15,13 +15,14 @@ mod policy;
 mod units;
 mod values;
 
-pub use keys::{Auth, Config, DataPlane, Http, Limits, Listen, Log, PeerRules, Relay, SECTIONS, Section};
+pub use keys::{Auth, Config, DataPlane, Http, Limits, Listen, Log, PeerRules, Relay, SECTIONS, Section, Tls};
 pub use load::{Loaded, load};
 pub use mistake::{Mistake, Source};
 pub use policy::Host;
 pub use units::{Rate, Rhythm, duration_text, parse_duration};
 pub use values::{
-    ApiKey, Deny, External, Level, Listeners, LogFormat, Password, Ports, PublicName, Realm, RelayFrom, Scope, Uri,
+    ApiKey, Deny, External, Level, Listeners, LogFormat, Password, Paths, Ports, PublicName, Realm, RelayFrom, Scope,
+    TlsVersion, Uri,
 };
 
 /// The text of `turnserver.toml.example`: every key with its default, commented out, and why it is there.

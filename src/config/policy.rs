@@ -70,7 +70,7 @@ impl Config {
         })
     }
 
-    /// What clients are given to reach the server: `http.uris`, or every listener; STUN, then TURN over UDP, then TCP.
+    /// What clients are given to reach the server: `http.uris`, or every listener: STUN, then TURN over UDP, TCP, TLS.
     pub fn uris(&self, policy: &Policy) -> Vec<String> {
         if !self.http.uris.is_empty() {
             return self.http.uris.iter().map(|uri| uri.as_str().to_owned()).collect();
@@ -79,12 +79,14 @@ impl Config {
             |listener: &SocketAddr| Some(format!("{}:{}", self.host_in_uri(listener, policy)?, listener.port()));
         let udp: Vec<String> = self.listen.udp.addresses.iter().filter_map(place).collect();
         let tcp: Vec<String> = self.listen.tcp.addresses.iter().filter_map(place).collect();
+        let tls: Vec<String> = self.listen.tls.addresses.iter().filter_map(place).collect();
         let turn = |place: &String, transport: Transport| format!("turn:{place}?transport={}", transport.label());
         let stun = udp.iter().map(|place| format!("stun:{place}"));
         let turn_udp = udp.iter().map(|place| turn(place, Transport::Udp));
         let turn_tcp = tcp.iter().map(|place| turn(place, Transport::Tcp));
+        let turn_tls = tls.iter().map(|place| format!("turns:{place}?transport=tcp"));
         let mut uris: Vec<String> = Vec::new();
-        for uri in stun.chain(turn_udp).chain(turn_tcp) {
+        for uri in stun.chain(turn_udp).chain(turn_tcp).chain(turn_tls) {
             if !uris.contains(&uri) {
                 uris.push(uri);
             }
@@ -181,7 +183,7 @@ impl Config {
 
     /// Every socket that serves others than peers.
     fn services(&self) -> Vec<SocketAddr> {
-        let lists = [&self.listen.udp, &self.listen.tcp, &self.http.listen];
+        let lists = [&self.listen.udp, &self.listen.tcp, &self.listen.tls, &self.http.listen];
         let mut services: Vec<SocketAddr> = lists.into_iter().flat_map(|list| list.addresses.iter().copied()).collect();
         services.sort();
         services.dedup();
@@ -208,7 +210,7 @@ impl Config {
 impl Listen {
     /// Every listener, with what is spoken there.
     pub fn all(&self) -> Vec<(Transport, SocketAddr)> {
-        let lists = [(Transport::Udp, &self.udp), (Transport::Tcp, &self.tcp)];
+        let lists = [(Transport::Udp, &self.udp), (Transport::Tcp, &self.tcp), (Transport::Tls, &self.tls)];
         lists.iter().flat_map(|(with, list)| list.addresses.iter().map(|address| (*with, *address))).collect()
     }
 }

@@ -29,6 +29,19 @@ pub struct Listeners {
     pub is_default: bool,
 }
 
+/// Files of one kind, in an order that means something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths(pub Vec<PathBuf>);
+
+/// The oldest version of TLS that is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    V12,
+    /// RFC 8446.
+    V13,
+}
+
 /// A local address for relay sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayFrom {
@@ -175,6 +188,34 @@ impl Value for Listeners {
 
     fn show(&self) -> toml::Value {
         self.addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().into()
+    }
+}
+
+impl Value for Paths {
+    const LIST: bool = true;
+
+    fn read(given: &Given<'_>) -> Reading<Self> {
+        let path = |given: &Given<'_>| match given.text()? {
+            "" => Err(given.wrong("a path cannot be empty").into()),
+            path => Ok(PathBuf::from(path)),
+        };
+        match given.text() {
+            Ok("") => Ok(Self(Vec::new())),
+            Ok(_) => path(given).map(|path| Self(vec![path])),
+            Err(_) => {
+                let items = given.items().map_err(|_| given.wrong("must be a path in quotes, or a list of paths"))?;
+                gather(items.iter().map(path)).map(Self)
+            }
+        }
+    }
+
+    fn show(&self) -> toml::Value {
+        let text = |path: &PathBuf| path.display().to_string();
+        match self.0.as_slice() {
+            [] => "".into(),
+            [path] => text(path).into(),
+            paths => paths.iter().map(text).collect::<Vec<_>>().into(),
+        }
     }
 }
 
@@ -548,4 +589,5 @@ macro_rules! choice {
 
 choice!(Scope { "mint" => Mint, "read" => Read, "admin" => Admin, });
 choice!(Level { "error" => Error, "warn" => Warn, "info" => Info, "debug" => Debug, "trace" => Trace, });
+choice!(TlsVersion { "1.2" => V12, "1.3" => V13, });
 choice!(LogFormat { "auto" => Auto, "human" => Human, "json" => Json, "logfmt" => Logfmt, });

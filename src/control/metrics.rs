@@ -5,6 +5,8 @@
 //! No label carries a user name or an address.
 #![forbid(unsafe_code)]
 
+use super::certificates;
+use crate::net::tls::Certificates;
 use crate::turn::refusal::{AuthFailure, Dropped};
 use crate::turn::tally::{CODES, Counter, DURATION_BOUNDS, METHODS, Tally, Transport};
 use crate::wire::stun::Family;
@@ -22,6 +24,8 @@ pub struct Sources {
     pub tallies: Vec<Arc<Tally>>,
     /// Relay ports, asked at each reading.
     pub relay_ports: Box<dyn Fn() -> PortUse + Send + Sync>,
+    /// What TLS is served with.
+    pub certificates: Option<Arc<Certificates>>,
 }
 
 /// Credentials made over HTTP, by the API that asked.
@@ -56,6 +60,9 @@ pub fn text(sources: &Sources, minted: &Minted, draining: bool) -> prometheus::R
     page.requests();
     page.refusals();
     page.server((sources.relay_ports)(), minted, draining);
+    if let Some(certificates) = &sources.certificates {
+        page.certificates(certificates);
+    }
     let mut families = page.families;
     families.extend(ProcessCollector::for_self().collect());
     families.sort_by(|one, other| one.name().cmp(other.name()));
@@ -196,6 +203,12 @@ impl Page<'_> {
         let build = vec![sample(&[("version", env!("CARGO_PKG_VERSION"))], 1)];
         self.gauges("build_info", "Always 1; the labels say what runs.", build);
         self.gauge("draining", "Whether the server takes no new work.", draining.into());
+    }
+
+    fn certificates(&mut self, certificates: &Certificates) {
+        let ends = certificates::expiries(certificates);
+        let ends = ends.iter().map(|(name, end)| sample(&[("name", name)], *end)).collect();
+        self.gauges("tls_certificate_expiry_seconds", "When each certificate ends, in seconds since 1970.", ends);
     }
 
     fn sum(&self, number: impl Fn(&Tally) -> &Counter) -> u64 {

@@ -5,6 +5,7 @@
 //! a relayed packet never waits for it. A reload is all or nothing. Never sees a packet.
 #![forbid(unsafe_code)]
 
+pub mod certificates;
 pub mod http;
 pub mod keys;
 pub mod metrics;
@@ -13,11 +14,13 @@ pub mod watch;
 use crate::config::{self, ApiKey, Config, Host, Listeners, Mistake};
 use crate::net::clock;
 use crate::net::fds::{ServiceManager, Word};
+use crate::net::tls::Certificates;
 use crate::time::{Duration, seconds};
 use crate::turn::credential::Secret;
 use crate::turn::policy::Policy;
 use crate::turn::tally::Transport;
 use crate::worker::{self, Handle, PortUse, Setup, StartError};
+use certificates::{CertificateError, Fresh};
 use core::fmt;
 use core::net::SocketAddr;
 use http::connections::{Bounds, Door};
@@ -70,6 +73,8 @@ pub enum ServeError {
     ConfigFile(PathBuf, io::Error),
     /// `auth.secret_file` cannot be read.
     SecretFile(PathBuf, io::Error),
+    /// `tls.cert` and `tls.key` cannot be served.
+    Certificate(CertificateError),
     /// An address of `http.listen` cannot be opened.
     Http(SocketAddr, io::Error),
     /// A worker cannot start.
@@ -92,6 +97,7 @@ impl fmt::Display for ServeError {
             Self::SecretFile(path, error) => write!(f, "auth.secret_file = \"{}\": {error}", path.display()),
             Self::ConfigFile(path, error) => write!(f, "{}: cannot be read: {error}", path.display()),
             Self::Http(address, error) => write!(f, "http.listen = \"{address}\": {error}; {}", listen_hint(error)),
+            Self::Certificate(error) => error.fmt(f),
             Self::Worker(error) => error.fmt(f),
             Self::System(error) => write!(f, "the operating system refused: {error}"),
             Self::WorkerFailed => {
@@ -134,6 +140,7 @@ pub fn serve(start: Start) -> Result<(), ServeError> {
 async fn run(start: Start) -> Result<(), ServeError> {
     let mut signals = Signals::listen().map_err(ServeError::System)?;
     let manager = ServiceManager::from_env();
+    let certificates = certificates::Kept::open(&start.config.tls).map_err(ServeError::Certificate)?;
     let http = open_http(&start.config.http.listen)?;
     let Start { mut config, host, config_file, secrets, keys, on_ready } = start;
     let nonce_key = random_key().map_err(ServeError::System)?;
@@ -145,14 +152,17 @@ async fn run(start: Start) -> Result<(), ServeError> {
         listeners: config.listen.all(),
         workers: config.data_plane.workers as usize,
         policy: Arc::new(policy.clone()),
+        certificates: certificates.as_ref().map(|kept| Arc::clone(kept.certificates())),
     };
+    let in_force = setup.certificates.clone();
     let handle = Arc::new(worker::start(setup).map_err(ServeError::Worker)?);
     // From here on the ports are those that are open: port 0 has become a real one.
     let opened = |transport| move |(with, address): &(Transport, SocketAddr)| (*with == transport).then_some(*address);
     config.listen.udp.addresses = handle.listeners().iter().filter_map(opened(Transport::Udp)).collect();
     config.listen.tcp.addresses = handle.listeners().iter().filter_map(opened(Transport::Tcp)).collect();
+    config.listen.tls.addresses = handle.listeners().iter().filter_map(opened(Transport::Tls)).collect();
 
-    let app = Arc::new(App::new(kept.settings(&config, &policy), sources(&handle), clock::now));
+    let app = Arc::new(App::new(kept.settings(&config, &policy), sources(&handle, in_force), clock::now));
     let (close, closing) = channel::channel(false);
     let bounds = Bounds::default();
     let door = Door::new(http::router(Arc::clone(&app), bounds.request), bounds, closing);
@@ -168,7 +178,8 @@ async fn run(start: Start) -> Result<(), ServeError> {
     on_ready(&ready);
 
     let secret_file = Watch::on(config.auth.secret_file.clone());
-    let mut server = Server { config, host, config_file, kept, nonce_key, secret_file, handle, app, manager };
+    let mut server =
+        Server { config, host, config_file, kept, nonce_key, secret_file, certificates, handle, app, manager };
     server.watch_over(&mut signals).await?;
     server.stop(&mut signals, &door, &close).await
 }
@@ -182,12 +193,14 @@ struct Server {
     kept: Kept,
     nonce_key: Secret,
     secret_file: Watch,
+    /// As the configuration in force names them; `None` without TLS.
+    certificates: Option<certificates::Kept>,
     handle: Arc<Handle>,
     app: Arc<App>,
     manager: ServiceManager,
 }
 
-const GLANCE: Duration = seconds(2); // at the secret file and the workers, unless the watchdog is in a hurry
+const GLANCE: Duration = seconds(2); // at the secret file, the certificates and the workers, unless the watchdog is in a hurry
 const FAREWELL: Duration = seconds(2); // for HTTP answers under way
 
 impl Server {
@@ -207,6 +220,9 @@ impl Server {
                 _ = glance.tick() => {
                     if self.secret_file.has_changed() {
                         self.reload_secrets();
+                    }
+                    if let Some(certificates) = &mut self.certificates {
+                        certificates.glance(&self.config.tls, clock::now());
                     }
                     if signals.terminal_is_gone() {
                         return Ok(());
@@ -254,21 +270,27 @@ impl Server {
         let mut config = loaded.config.clone();
         let needs_restart = keep_what_needs_a_restart(&self.config, &mut config);
         let kept = Kept { file: secrets_of(&config)?, ..self.kept.clone() };
+        let certificates = Fresh::read(&config.tls).map_err(ServeError::Certificate)?;
         let policy = kept.policy(&config, &self.host, &self.nonce_key);
         let locate = |mistakes: Vec<Mistake>| mistakes.into_iter().map(|mistake| loaded.locate(mistake)).collect();
         let policy = policy.map_err(|mistakes| ServeError::Mistakes(locate(mistakes)))?;
         loaded.warnings.iter().for_each(|warning| tracing::warn!(%warning, "configuration"));
-        Ok(Next { config, kept, policy, needs_restart })
+        Ok(Next { config, kept, certificates, policy, needs_restart })
     }
 
     fn take_over(&mut self, next: Next) {
-        let Next { config, kept, policy, needs_restart } = next;
+        let Next { config, kept, certificates, policy, needs_restart } = next;
         for key in needs_restart {
             tracing::warn!(key, "needs restart: the old value stays in force");
         }
         let changed = changed_keys(&self.config, &config).join(" ");
         self.secret_file = Watch::on(config.auth.secret_file.clone());
         (self.config, self.kept) = (config, kept);
+        if let Some(kept) = &mut self.certificates
+            && let Err(error) = kept.take_over(&self.config.tls, certificates)
+        {
+            tracing::error!(mistake = %error, "certificates not reloaded; the old ones stay in force");
+        }
         self.put_in_force(policy);
         tracing::info!(changed, "reloaded");
     }
@@ -321,6 +343,7 @@ impl Server {
 struct Next {
     config: Config,
     kept: Kept,
+    certificates: Fresh,
     policy: Policy,
     needs_restart: Vec<&'static str>,
 }
@@ -379,9 +402,17 @@ fn keep_what_needs_a_restart(running: &Config, next: &mut Config) -> Vec<&'stati
         next.clone_from(running);
         differs.then_some(key)
     }
+    // Without a certificate at the start there is no TLS listener, and one that is there cannot be without.
+    let has_tls = |config: &Config| !config.tls.cert.0.is_empty();
+    let switched = has_tls(running) != has_tls(next);
+    if switched {
+        next.tls.clone_from(&running.tls);
+    }
     [
+        switched.then_some("tls.cert"),
         keep_listeners("listen.udp", &running.listen.udp, &mut next.listen.udp),
         keep_listeners("listen.tcp", &running.listen.tcp, &mut next.listen.tcp),
+        keep_listeners("listen.tls", &running.listen.tls, &mut next.listen.tls),
         keep_listeners("http.listen", &running.http.listen, &mut next.http.listen),
         keep("relay.addresses", &running.relay.addresses, &mut next.relay.addresses),
         keep("relay.external", &running.relay.external, &mut next.relay.external),
@@ -403,8 +434,9 @@ fn keep_listeners(key: &'static str, running: &Listeners, next: &mut Listeners) 
     let both_default = running.is_default && next.is_default;
     let all_same = running.addresses.len() == next.addresses.len()
         && running.addresses.iter().all(|one| next.addresses.iter().any(|other| same(one, other)));
+    let switched = running.addresses.is_empty() != next.addresses.is_empty();
     *next = running.clone();
-    (!both_default && !all_same).then_some(key)
+    (switched || !both_default && !all_same).then_some(key)
 }
 
 /// The keys that differ, in the order of the example. Those that hold secrets are compared, never shown.
@@ -445,10 +477,10 @@ fn random_key() -> io::Result<Secret> {
     Ok(Secret::new(&bytes.map(|byte| format!("{byte:02x}")).concat()))
 }
 
-fn sources(handle: &Arc<Handle>) -> Sources {
+fn sources(handle: &Arc<Handle>, certificates: Option<Arc<Certificates>>) -> Sources {
     let weak: Weak<Handle> = Arc::downgrade(handle);
     let relay_ports = move || weak.upgrade().map_or(PortUse { free: 0, used: 0 }, |handle| handle.relay_ports());
-    Sources { tallies: handle.tallies().to_vec(), relay_ports: Box::new(relay_ports) }
+    Sources { tallies: handle.tallies().to_vec(), relay_ports: Box::new(relay_ports), certificates }
 }
 
 impl Ready {

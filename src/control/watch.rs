@@ -1,4 +1,4 @@
-//! The secret file: its secrets, and whether it has changed.
+//! Files that are looked at now and then: whether they have changed, and the secrets in one of them.
 //!
 //! Looks at time, size and inode, so that a file replaced by a rename counts as changed. Never keeps the secrets.
 #![forbid(unsafe_code)]

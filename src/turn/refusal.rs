@@ -152,11 +152,15 @@ pub enum Dropped {
     SlowClient,
     /// The answer did not fit.
     Overflow,
+    /// A connection whose TLS handshake or record failed.
+    Tls,
+    /// A connection whose TLS handshake took too long.
+    HandshakeTimeout,
 }
 
 impl Dropped {
     /// Every value, in the order of the metrics.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Noise,
         Self::Malformed,
         Self::ClassicStun,
@@ -178,6 +182,8 @@ impl Dropped {
         Self::SendFailed,
         Self::SlowClient,
         Self::Overflow,
+        Self::Tls,
+        Self::HandshakeTimeout,
     ];
 
     /// The metric label.
@@ -204,6 +210,8 @@ impl Dropped {
             Self::SendFailed => "send_failed",
             Self::SlowClient => "slow_client",
             Self::Overflow => "overflow",
+            Self::Tls => "tls",
+            Self::HandshakeTimeout => "handshake_timeout",
         }
     }
 }

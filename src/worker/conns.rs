@@ -1,12 +1,14 @@
-//! TCP clients of one worker: framing, back-pressure, time limits.
+//! TCP and TLS clients of one worker: framing, back-pressure, time limits.
 //!
 //! Owns every connection and what is half received or not yet sent on it. Both are bounded: a message is at most
-//! [`MAX_MESSAGE`] bytes, and a client that does not read loses data first and its connection then. A connection
-//! that says nothing worth an answer for [`IDLE`] and carries no allocation is closed. Never decides what a message means.
+//! [`MAX_MESSAGE`] bytes, and a client that does not read loses data first and its connection then. A connection lives in
+//! stages: a TLS handshake where the listener wants one, at most [`HANDSHAKE`] long; then messages. One that says nothing
+//! worth an answer for [`IDLE`] and carries no allocation is closed. Never decides what a message means.
 #![forbid(unsafe_code)]
 
 use super::ledger::Admission;
 use crate::net::poll::{Interest, Poll};
+use crate::net::tls::{self, Over, Session};
 use crate::time::{Duration, Instant, seconds};
 use crate::turn::FiveTuple;
 use crate::wire::packet::MAX_MESSAGE;
@@ -14,7 +16,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 
-/// Bytes waiting for a client that takes them slowly; data beyond that is dropped.
+/// Bytes waiting for a client that takes them slowly, encrypted or not yet; data beyond that is dropped.
 const MAX_UNSENT_DATA: usize = 256 << 10;
 /// With this many bytes waiting, nothing more is read from the client.
 const MAX_UNREAD: usize = 128 << 10;
@@ -22,6 +24,8 @@ const MAX_UNREAD: usize = 128 << 10;
 const MAX_UNSENT: usize = 384 << 10;
 /// Without an allocation, time from one whole message to the next, or to the first.
 const IDLE: Duration = seconds(60);
+/// From the accept to the end of the TLS handshake.
+const HANDSHAKE: Duration = seconds(10); // some ten round trips of a bad mobile network
 /// Reads of one connection before the others get their turn.
 pub(super) const READS_PER_TURN: usize = 4;
 
@@ -35,8 +39,10 @@ pub(super) struct Conns {
     vacant: Vec<u32>,
     /// Connections with something to send since the last flush.
     dirty: Vec<u32>,
-    /// When the idle ones are looked for next.
+    /// When those whose time is over are looked for next.
     next_check: Option<Instant>,
+    /// Where the bytes of a TLS connection are read to; empty until there is one.
+    wire: Box<[u8]>,
 }
 
 #[derive(Debug, Default)]
@@ -49,9 +55,10 @@ struct Slot {
 struct Conn {
     stream: TcpStream,
     tuple: FiveTuple,
+    tls: Option<Box<Secure>>,
     /// The start of a message whose end has not come.
     partial: Vec<u8>,
-    /// What the client has not taken, from `sent` on.
+    /// What the client has not taken, as it stands on the wire, from `sent` on.
     unsent: Vec<u8>,
     sent: usize,
     is_dirty: bool,
@@ -60,6 +67,26 @@ struct Conn {
     /// Allocations on this connection: it has no time limit while there is one.
     allocations: u32,
     _admission: Admission,
+}
+
+/// A connection at its beginning.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) tuple: FiveTuple,
+    /// The server's side of the handshake, where TLS is spoken.
+    pub(super) session: Option<Session>,
+    pub(super) admission: Admission,
+}
+
+/// What TLS adds to a connection.
+#[derive(Debug)]
+struct Secure {
+    session: Session,
+    /// What is to be encrypted as soon as the wire is free: in large records, and late.
+    clear: Vec<u8>,
+    /// Whether the client has sent anything: one that only connects has not failed at TLS.
+    has_begun: bool,
 }
 
 /// A connection, as tokens and links name it.
@@ -76,6 +103,8 @@ pub(super) struct Received {
     pub(super) len: usize,
     /// The kernel has no more of them.
     pub(super) is_all: bool,
+    /// What ended the connection after them.
+    pub(super) end: Option<End>,
 }
 
 /// Why nothing more is to be expected of a connection.
@@ -85,6 +114,12 @@ pub(super) enum End {
     Gone,
     /// What came is neither STUN nor ChannelData.
     Noise,
+    /// The TLS handshake or a record failed.
+    Tls,
+    /// The TLS handshake took too long.
+    HandshakeTimeout,
+    /// Nothing worth an answer came for too long.
+    Idle,
 }
 
 impl Conns {
@@ -93,11 +128,10 @@ impl Conns {
         &mut self,
         poll: &Poll,
         token: impl FnOnce(ConnId) -> u64,
-        stream: TcpStream,
-        tuple: FiveTuple,
-        admission: Admission,
+        accepted: Accepted,
         now: Instant,
     ) -> io::Result<ConnId> {
+        let Accepted { stream, tuple, session, admission } = accepted;
         let index = self.vacant.last().copied().unwrap_or(self.slots.len() as u32);
         if index as usize == self.slots.len() {
             self.slots.push(Slot::default());
@@ -107,9 +141,15 @@ impl Conns {
         let id = ConnId { index, generation: slot.generation };
         poll.add(stream.as_fd(), token(id), Interest::Read)?;
         self.vacant.pop();
+        let tls = session.map(|session| Box::new(Secure { session, clear: Vec::new(), has_begun: false }));
+        if tls.is_some() && self.wire.is_empty() {
+            self.wire = vec![0; tls::WIRE_ROOM].into();
+        }
+        let check = now + if tls.is_some() { HANDSHAKE } else { IDLE };
         slot.conn = Some(Conn {
             stream,
             tuple,
+            tls,
             partial: Vec::new(),
             unsent: Vec::new(),
             sent: 0,
@@ -119,7 +159,6 @@ impl Conns {
             allocations: 0,
             _admission: admission,
         });
-        let check = now + IDLE;
         self.next_check = Some(self.next_check.map_or(check, |next| next.min(check)));
         Ok(id)
     }
@@ -148,17 +187,37 @@ impl Conns {
 
     /// Reads what has come into `room`, behind the start of a message that was kept. `None`: nothing came.
     pub(super) fn read(&mut self, id: ConnId, room: &mut [u8]) -> Result<Option<Received>, End> {
-        let Some(conn) = self.get_mut(id) else { return Ok(None) };
+        let Self { slots, wire, dirty, .. } = self;
+        let Some(conn) = live_mut(slots, id) else { return Ok(None) };
         let held = conn.partial.len();
         let (head, space) = room.split_at_mut_checked(held).ok_or(End::Noise)?;
         head.copy_from_slice(&conn.partial);
-        let wanted = space.len();
-        match conn.stream.read(space) {
-            Ok(0) => Err(End::Gone),
-            Ok(count) => Ok(Some(Received { len: held + count, is_all: count < wanted })),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
-            Err(_) => Err(End::Gone),
+        let Some(tls) = &mut conn.tls else {
+            let wanted = space.len();
+            let count = read_some(&mut conn.stream, space)?;
+            return Ok(count.map(|count| Received { len: held + count, is_all: count < wanted, end: None }));
+        };
+        let lost = |tls: &Secure| if tls.has_begun && tls.session.is_handshaking() { End::Tls } else { End::Gone };
+        let count = read_some(&mut conn.stream, wire).map_err(|_| lost(tls))?;
+        let Some(count) = count else { return Ok(None) };
+        tls.has_begun = true;
+        let received = tls.session.receive(wire.get(..count).unwrap_or_default(), space);
+        tls.session.take_output(&mut conn.unsent);
+        if !conn.unsent.is_empty() && !conn.is_dirty {
+            conn.is_dirty = true;
+            dirty.push(id.index);
         }
+        if conn.waiting() > MAX_UNSENT {
+            return Err(End::Gone);
+        }
+        let end = received.over.map(|over| match over {
+            Over::Closed => End::Gone,
+            Over::Failed(error) => {
+                tracing::debug!(client = %conn.tuple.client, %error, "a TLS connection failed");
+                End::Tls
+            }
+        });
+        Ok(Some(Received { len: held + received.len, is_all: count < wire.len(), end }))
     }
 
     /// Keeps the start of a message for the next read. `was_useful`: what stood before it was answered or relayed.
@@ -168,8 +227,8 @@ impl Conns {
             conn.last_message = now;
         }
         conn.partial.clear();
-        if rest.is_empty() && conn.partial.capacity() > 4096 {
-            conn.partial = Vec::new();
+        if rest.is_empty() {
+            release(&mut conn.partial);
         }
         conn.partial.extend_from_slice(rest);
     }
@@ -178,14 +237,15 @@ impl Conns {
     pub(super) fn queue(&mut self, index: u32, tuple: &FiveTuple, bytes: &[u8], is_data: bool) -> Result<bool, End> {
         let Some(slot) = self.slots.get_mut(index as usize) else { return Ok(false) };
         let Some(conn) = slot.conn.as_mut().filter(|conn| conn.tuple == *tuple) else { return Ok(false) };
-        let waiting = conn.unsent.len() - conn.sent;
+        let waiting = conn.waiting();
         if is_data && waiting + bytes.len() > MAX_UNSENT_DATA {
             return Ok(false);
         }
         if waiting + bytes.len() > MAX_UNSENT {
             return Err(End::Gone);
         }
-        conn.unsent.extend_from_slice(bytes);
+        let queue = conn.tls.as_mut().map_or(&mut conn.unsent, |tls| &mut tls.clear);
+        queue.extend_from_slice(bytes);
         if !conn.is_dirty {
             conn.is_dirty = true;
             self.dirty.push(index);
@@ -209,7 +269,7 @@ impl Conns {
     pub(super) fn write(&mut self, poll: &Poll, token: impl Fn(ConnId) -> u64, id: ConnId) -> Result<(), End> {
         let Some(conn) = self.get_mut(id) else { return Ok(()) };
         conn.is_dirty = false;
-        while conn.sent < conn.unsent.len() {
+        while conn.has_unsent()? {
             match conn.stream.write(conn.unsent.get(conn.sent..).unwrap_or_default()) {
                 Ok(0) => return Err(End::Gone),
                 Ok(count) => conn.sent += count,
@@ -218,18 +278,11 @@ impl Conns {
                 Err(_) => return Err(End::Gone),
             }
         }
-        let is_done = conn.sent == conn.unsent.len();
-        if is_done {
-            conn.unsent.clear();
-            if conn.unsent.capacity() > 4096 {
-                conn.unsent = Vec::new();
-            }
-            conn.sent = 0;
-        } else if conn.sent > MAX_UNSENT {
+        if conn.sent > MAX_UNSENT {
             conn.unsent.drain(..conn.sent);
             conn.sent = 0;
         }
-        let interest = match conn.unsent.len() - conn.sent {
+        let interest = match conn.waiting() {
             0 => Interest::Read,
             waiting if waiting < MAX_UNREAD => Interest::ReadWrite,
             _ => Interest::Write, // whoever does not take answers may not ask for more
@@ -241,42 +294,48 @@ impl Conns {
         Ok(())
     }
 
-    /// Closes a connection; its descriptor and its place in the books are free after.
+    /// Closes a connection, with a word of goodbye where TLS has one; its descriptor and its place in the books are free
+    /// after.
     pub(super) fn close(&mut self, id: ConnId) -> Option<FiveTuple> {
         let slot = self.slots.get_mut(id.index as usize)?;
         if slot.generation != id.generation {
             return None;
         }
-        let conn = slot.conn.take()?;
+        let mut conn = slot.conn.take()?;
+        conn.say_goodbye();
         slot.generation = (slot.generation + 1) & GENERATION;
         self.vacant.push(id.index);
         Some(conn.tuple)
     }
 
-    /// When [`Conns::idle`] has to look next.
+    /// Says goodbye on every connection: the worker ends, and its sockets with it.
+    pub(super) fn say_goodbye(&mut self) {
+        self.slots.iter_mut().filter_map(|slot| slot.conn.as_mut()).for_each(Conn::say_goodbye);
+    }
+
+    /// When [`Conns::overdue`] has to look next.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.next_check
     }
 
-    /// The connections whose time is over.
-    pub(super) fn idle(&mut self, now: Instant) -> Vec<ConnId> {
+    /// The connections whose time is over, and why.
+    pub(super) fn overdue(&mut self, now: Instant) -> Vec<(ConnId, End)> {
         if self.next_check.is_none_or(|check| check > now) {
             return Vec::new();
         }
-        let mut idle = Vec::new();
+        let mut overdue = Vec::new();
         let mut next: Option<Instant> = None;
         for (index, slot) in self.slots.iter().enumerate() {
-            let Some(conn) = slot.conn.as_ref().filter(|conn| conn.allocations == 0) else { continue };
-            let end = conn.last_message + IDLE;
-            if end <= now {
-                idle.push(ConnId { index: index as u32, generation: slot.generation });
+            let Some((limit, end)) = slot.conn.as_ref().and_then(Conn::limit) else { continue };
+            if limit <= now {
+                overdue.push((ConnId { index: index as u32, generation: slot.generation }, end));
             } else {
-                next = Some(next.map_or(end, |next| next.min(end)));
+                next = Some(next.map_or(limit, |next| next.min(limit)));
             }
         }
         // Once a second at most: each look is at every connection.
         self.next_check = next.map(|check| check.max(now + seconds(1)));
-        idle
+        overdue
     }
 
     fn get(&self, id: ConnId) -> Option<&Conn> {
@@ -285,10 +344,72 @@ impl Conns {
     }
 
     fn get_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
-        let slot = self.slots.get_mut(id.index as usize)?;
-        slot.conn.as_mut().filter(|_| slot.generation == id.generation)
+        live_mut(&mut self.slots, id)
     }
 }
 
+fn live_mut(slots: &mut [Slot], id: ConnId) -> Option<&mut Conn> {
+    let slot = slots.get_mut(id.index as usize)?;
+    slot.conn.as_mut().filter(|_| slot.generation == id.generation)
+}
+
+/// Reads once. `None`: nothing has come.
+fn read_some(stream: &mut TcpStream, room: &mut [u8]) -> Result<Option<usize>, End> {
+    match stream.read(room) {
+        Ok(0) => Err(End::Gone),
+        Ok(count) => Ok(Some(count)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
+        Err(_) => Err(End::Gone),
+    }
+}
+
+impl Conn {
+    /// Bytes that the client has not taken, encrypted or not yet.
+    fn waiting(&self) -> usize {
+        self.unsent.len() - self.sent + self.tls.as_ref().map_or(0, |tls| tls.clear.len())
+    }
+
+    /// Whether there is something for the wire. What waits to be encrypted is so once all before it has left.
+    fn has_unsent(&mut self) -> Result<bool, End> {
+        if self.sent < self.unsent.len() {
+            return Ok(true);
+        }
+        release(&mut self.unsent);
+        self.sent = 0;
+        let Some(tls) = self.tls.as_mut().filter(|tls| !tls.clear.is_empty()) else { return Ok(false) };
+        tls.session.send(&tls.clear, &mut self.unsent).map_err(|_| End::Gone)?;
+        release(&mut tls.clear);
+        Ok(!self.unsent.is_empty())
+    }
+
+    /// When its time is over, and what that is called. None for one that carries an allocation.
+    fn limit(&self) -> Option<(Instant, End)> {
+        if self.tls.as_ref().is_some_and(|tls| tls.session.is_handshaking()) {
+            return Some((self.last_message + HANDSHAKE, End::HandshakeTimeout));
+        }
+        (self.allocations == 0).then_some((self.last_message + IDLE, End::Idle))
+    }
+
+    /// Sends the last word of TLS, as far as the socket takes it at once.
+    fn say_goodbye(&mut self) {
+        let Some(tls) = &mut self.tls else { return };
+        tls.session.close(&mut self.unsent);
+        let _ = self.stream.write(self.unsent.get(self.sent..).unwrap_or_default());
+    }
+}
+
+/// Empties a buffer, and gives its memory back when it is much.
+fn release(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    if buffer.capacity() > KEPT {
+        *buffer = Vec::new();
+    }
+}
+
+/// Memory that an empty buffer of a connection may keep.
+const KEPT: usize = 4096;
+
 /// Room for one read: a partial message and the longest rest of it, and more.
 pub(super) const READ_ROOM: usize = MAX_MESSAGE + (64 << 10);
+const _: () =
+    assert!(READ_ROOM - MAX_MESSAGE >= tls::CLEAR_ROOM, "what one read decrypts fits behind a partial message");

@@ -15,6 +15,7 @@ mod sockets;
 mod streams;
 
 use crate::net::poll::{Events, Interest, Poll};
+use crate::net::tls::Certificates;
 use crate::net::udp::Batch;
 use crate::net::{self, clock};
 use crate::time::{Instant, Now};
@@ -56,6 +57,8 @@ pub struct Setup {
     pub workers: usize,
     /// The rules to begin with.
     pub policy: Arc<Policy>,
+    /// What handshakes are made with; a TLS listener needs them.
+    pub certificates: Option<Arc<Certificates>>,
 }
 
 /// The running workers, as the control side holds them.
@@ -90,7 +93,7 @@ pub fn start(setup: Setup) -> Result<Handle, StartError> {
             "few open files are permitted: raise LimitNOFILE (ulimit -Hn), one is needed a call"
         );
     }
-    let shares = sockets::open(&setup.listeners, count)?;
+    let shares = sockets::open(&setup.listeners, setup.certificates.as_ref(), count)?;
     let listeners = shares.first().map(sockets::Share::addresses).unwrap_or_default();
     let relay_ports = setup.policy.peers.relay_ports();
     let mut seed = [0; 8];
@@ -296,13 +299,11 @@ impl Worker {
         matches!(verdict, Verdict::ToPeer { .. } | Verdict::ToClient(_))
     }
 
-    /// What time brings: the end of allocations and of silent connections.
+    /// What time brings: the end of allocations and of silent or unfinished connections.
     fn tick(&mut self) {
         self.server.tick(self.now, &mut self.effects);
         self.perform_without_packet();
-        for id in self.conns.idle(self.now.mono) {
-            self.close(id);
-        }
+        self.close_overdue();
         for (at, listener) in self.tcp.iter_mut().enumerate() {
             listener.resume(&self.poll, at as u32, self.now.mono);
         }
@@ -320,6 +321,7 @@ impl Worker {
                     self.flush();
                     self.server.end_all(self.now, &mut self.effects);
                     self.perform_without_packet();
+                    self.conns.say_goodbye();
                     return false;
                 }
             }

@@ -5,6 +5,7 @@ use super::conns::ConnId;
 use super::ledger::Claim;
 use crate::net::poll::{Interest, Poll};
 use crate::net::tcp;
+use crate::net::tls::Certificates;
 use crate::net::udp::{self, Batch, Outgoing};
 use crate::time::{Duration, Instant};
 use crate::turn::RelayId;
@@ -15,6 +16,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// Why the workers did not start.
 #[derive(Debug)]
@@ -127,6 +129,8 @@ pub(super) struct TcpListener {
     pub(super) transport: Transport,
     pub(super) socket: std::net::TcpListener,
     pub(super) address: SocketAddr,
+    /// What handshakes are made with, where TLS is spoken.
+    pub(super) certificates: Option<Arc<Certificates>>,
     /// Out of descriptors: not looked at before this moment.
     pub(super) paused_until: Option<Instant>,
 }
@@ -140,7 +144,11 @@ impl Share {
 }
 
 /// Opens every listener once for each worker.
-pub(super) fn open(listeners: &[(Transport, SocketAddr)], workers: usize) -> Result<Vec<Share>, StartError> {
+pub(super) fn open(
+    listeners: &[(Transport, SocketAddr)],
+    certificates: Option<&Arc<Certificates>>,
+    workers: usize,
+) -> Result<Vec<Share>, StartError> {
     let mut shares: Vec<Share> = (0..workers).map(|_| Share::default()).collect();
     for &(transport, address) in listeners {
         let error = |source| StartError::Listen { transport, address, source };
@@ -148,13 +156,18 @@ pub(super) fn open(listeners: &[(Transport, SocketAddr)], workers: usize) -> Res
         if is_without_ipv6(probed, address).map_err(error)? {
             continue;
         }
+        let certificates = certificates.filter(|_| transport == Transport::Tls);
+        if transport == Transport::Tls && certificates.is_none() {
+            return Err(error(io::Error::other("there is no certificate")));
+        }
         let mut address = address;
         for share in &mut shares {
             // Port 0 becomes a real one with the first worker's socket, and the others join it there.
             if transport.is_stream() {
                 let socket = tcp::listen(address).map_err(error)?;
                 address = socket.local_addr().map_err(error)?;
-                share.tcp.push(TcpListener { transport, socket, address, paused_until: None });
+                let certificates = certificates.cloned();
+                share.tcp.push(TcpListener { transport, socket, address, certificates, paused_until: None });
             } else {
                 let socket = udp::listen(address).map_err(error)?;
                 address = udp::local_address(socket.as_fd()).map_err(error)?;

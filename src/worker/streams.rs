@@ -1,11 +1,10 @@
 //! Connections of clients: accepted, read message by message, closed.
 #![forbid(unsafe_code)]
 
-use super::conns::{ConnId, End, READS_PER_TURN};
+use super::conns::{Accepted, ConnId, End, READS_PER_TURN};
 use super::sockets::{self, Token};
 use super::{ACCEPTS_PER_TURN, Worker};
 use crate::turn::refusal::Dropped;
-use crate::turn::tally::Transport;
 use crate::turn::{FiveTuple, Input, Link, Path, Verdict};
 use crate::wire::Packet;
 use crate::wire::stream::{self, Frame};
@@ -22,6 +21,8 @@ impl Worker {
                     return;
                 }
             };
+            let transport = listener.transport;
+            let certificates = listener.certificates.clone();
             let limit = self.policy.limits.connections_per_ip;
             let Some(admission) = self.ledger.connect(from.ip(), limit) else {
                 self.tally.limited_connections.add(1);
@@ -29,11 +30,18 @@ impl Worker {
             };
             // The connection's own local address: the listener may be a wildcard.
             let Ok(server) = stream.local_addr() else { continue };
-            let tuple =
-                FiveTuple { transport: Transport::Tcp, client: sockets::plain(from), server: sockets::plain(server) };
+            let session = match certificates.map(|certificates| certificates.session()).transpose() {
+                Ok(session) => session,
+                Err(error) => {
+                    tracing::warn!(client = %from, %error, "a TLS session cannot be made");
+                    continue;
+                }
+            };
+            let tuple = FiveTuple { transport, client: sockets::plain(from), server: sockets::plain(server) };
+            let accepted = Accepted { stream, tuple, session, admission };
             let token = |id| Token::Conn(id).into();
-            match self.conns.add(&self.poll, token, stream, tuple, admission, self.now.mono) {
-                Ok(_) => self.tally.connections[Transport::Tcp as usize].add(1),
+            match self.conns.add(&self.poll, token, accepted, self.now.mono) {
+                Ok(_) => self.tally.connections[transport as usize].add(1),
                 Err(error) => tracing::warn!(client = %from, %error, "a TCP client cannot be watched"),
             }
         }
@@ -46,9 +54,7 @@ impl Worker {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(end) => {
-                    if end == End::Noise {
-                        self.tally.count_drop(Dropped::Noise);
-                    }
+                    self.count_end(end);
                     // What stood before the end has its answer.
                     let _ = self.conns.write(&self.poll, |id| Token::Conn(id).into(), id);
                     self.close(id);
@@ -84,7 +90,7 @@ impl Worker {
             return Err(End::Noise);
         }
         self.conns.keep(id, bytes, was_useful, self.now.mono);
-        Ok(!received.is_all)
+        received.end.map_or(Ok(!received.is_all), Err)
     }
 
     pub(super) fn write_conn(&mut self, id: ConnId) {
@@ -93,9 +99,26 @@ impl Worker {
         }
     }
 
+    /// Closes the connections whose time is over.
+    pub(super) fn close_overdue(&mut self) {
+        for (id, end) in self.conns.overdue(self.now.mono) {
+            self.count_end(end);
+            self.close(id);
+        }
+    }
+
+    fn count_end(&mut self, end: End) {
+        match end {
+            End::Gone | End::Idle => {}
+            End::Noise => self.tally.count_drop(Dropped::Noise),
+            End::Tls => self.tally.count_drop(Dropped::Tls),
+            End::HandshakeTimeout => self.tally.count_drop(Dropped::HandshakeTimeout),
+        }
+    }
+
     pub(super) fn close(&mut self, id: ConnId) {
         let Some(tuple) = self.conns.close(id) else { return };
-        self.tally.connections[Transport::Tcp as usize].sub(1);
+        self.tally.connections[tuple.transport as usize].sub(1);
         let mut none = Packet::new(Box::default());
         let verdict = self.server.handle(self.now, Input::Closed(tuple), &mut none, &mut self.effects);
         debug_assert_eq!(verdict, Verdict::Nothing, "a closed connection is answered by nobody");

@@ -2,9 +2,12 @@
 //!
 //! A request is sent again when no answer comes, as the RFC says; data that comes in between is kept for who asks.
 
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 use turnserver::client::{self, Client, Heard, Success};
 use turnserver::wire::channel::ChannelNumber;
@@ -31,6 +34,8 @@ pub(crate) enum Wire {
     Udp(UdpSocket),
     /// The stream, and what has come of the next message.
     Tcp(TcpStream, Vec<u8>),
+    /// The same under TLS.
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>, Vec<u8>),
 }
 
 /// Data from a peer, and how it came.
@@ -52,10 +57,28 @@ impl Caller {
     }
 
     pub(crate) fn tcp(server: SocketAddr) -> Self {
-        let stream = TcpStream::connect(server).expect("the server listens");
-        stream.set_nodelay(true).expect("a stream can be told not to wait");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
-        Self::on(Wire::Tcp(stream, Vec::new()))
+        Self::on(Wire::Tcp(connected(server), Vec::new()))
+    }
+
+    /// A client under TLS that believes this authority alone and asks for the server by this name. It shakes hands when
+    /// it first says something.
+    pub(crate) fn tls(server: SocketAddr, authority: &str, name: &str) -> Self {
+        Self::on(Wire::Tls(Box::new(StreamOwned::new(tls_client(authority, name), connected(server))), Vec::new()))
+    }
+
+    /// Shakes hands now; the error is what the client made of it.
+    pub(crate) fn shakes_hands(&mut self) -> io::Result<()> {
+        let Wire::Tls(stream, _) = &mut self.wire else { return Ok(()) };
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(())
+    }
+
+    /// The certificate that the server has shown, once hands are shaken.
+    pub(crate) fn certificate(&self) -> Option<Vec<u8>> {
+        let Wire::Tls(stream, _) = &self.wire else { return None };
+        stream.conn.peer_certificates()?.first().map(|certificate| certificate.to_vec())
     }
 
     fn on(wire: Wire) -> Self {
@@ -74,6 +97,7 @@ impl Caller {
         match &self.wire {
             Wire::Udp(socket) => socket.local_addr(),
             Wire::Tcp(stream, _) => stream.local_addr(),
+            Wire::Tls(stream, _) => stream.sock.local_addr(),
         }
         .expect("a connected socket has an address")
     }
@@ -84,6 +108,7 @@ impl Caller {
         match &mut self.wire {
             Wire::Udp(socket) => drop(socket.send(message)),
             Wire::Tcp(stream, _) => stream.write_all(&padded(message)).expect("the server reads"),
+            Wire::Tls(stream, _) => stream.write_all(&padded(message)).expect("the server reads"),
         }
     }
 
@@ -94,8 +119,13 @@ impl Caller {
 
     /// Whether the server has closed the connection, without a byte more.
     pub(crate) fn is_cut_off(&mut self) -> bool {
-        let Wire::Tcp(stream, rest) = &mut self.wire else { return false };
-        match stream.read(&mut [0; 1]) {
+        let (read, rest) = match &mut self.wire {
+            Wire::Udp(_) => return false,
+            Wire::Tcp(stream, rest) => (stream.read(&mut [0; 1]), rest),
+            // Only a close_notify makes this end an ordinary one.
+            Wire::Tls(stream, rest) => (stream.read(&mut [0; 1]), rest),
+        };
+        match read {
             Ok(count) => count == 0 && rest.is_empty(),
             Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
         }
@@ -200,19 +230,42 @@ impl Wire {
                 room.truncate(len);
                 Ok(room)
             }
-            Self::Tcp(stream, rest) => loop {
-                if let Some(message) = cut(rest) {
-                    return Ok(message);
-                }
-                let mut room = [0; 65_536];
-                let len = stream.read(&mut room)?;
-                if len == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                rest.extend_from_slice(&room[..len]);
-            },
+            Self::Tcp(stream, rest) => next_of(stream, rest),
+            Self::Tls(stream, rest) => next_of(stream, rest),
         }
     }
+}
+
+fn next_of(stream: &mut impl io::Read, rest: &mut Vec<u8>) -> io::Result<Vec<u8>> {
+    loop {
+        if let Some(message) = cut(rest) {
+            return Ok(message);
+        }
+        let mut room = [0; 65_536];
+        let len = stream.read(&mut room)?;
+        if len == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        rest.extend_from_slice(&room[..len]);
+    }
+}
+
+fn connected(server: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(server).expect("the server listens");
+    stream.set_nodelay(true).expect("a stream can be told not to wait");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
+    stream
+}
+
+fn tls_client(authority: &str, name: &str) -> ClientConnection {
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_slice(authority.as_bytes()).expect("a certificate");
+    roots.add(authority).expect("an authority");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.expect("the provider has them").with_root_certificates(roots).with_no_client_auth();
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    ClientConnection::new(Arc::new(config), name).expect("a client")
 }
 
 /// Takes the first whole message off a stream's bytes. Written here once more: the server's own framing is on trial.

@@ -6,13 +6,6 @@ use std::net::TcpStream;
 
 const CONNECTIONS: &str = "turnserver_connections{transport=\"tcp\"}";
 
-/// Resident memory of a process in bytes.
-fn memory(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("the process runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells it");
-    1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
-}
-
 #[test]
 fn a_client_that_never_reads_loses_data_and_costs_little_memory() {
     const SLOW: &str = "turnserver_dropped_packets_total{reason=\"slow_client\"}";
@@ -40,9 +33,9 @@ fn a_client_that_never_reads_loses_data_and_costs_little_memory() {
             enough()
         });
     };
-    let before = memory(&server);
+    let before = server.memory();
     flood_until("much is dropped", &|| server.metric(SLOW) > 5000.0);
-    let after = memory(&server);
+    let after = server.memory();
 
     assert!(after < before + BOUND, "memory grew from {before} to {after} bytes");
     assert_eq!(server.metric(CONNECTIONS), 2.0, "a slow reader loses data, not its call");

@@ -39,6 +39,8 @@ pub(crate) struct Setup {
     pub(crate) password: &'static str,
     /// Lines of `[limits]`.
     pub(crate) limits: String,
+    /// Lines of `[tls]`; with them there is a TLS listener for each of `listen`, on a port of its own.
+    pub(crate) tls: String,
     /// `data_plane.workers`; 0 is one a core.
     pub(crate) workers: u32,
     /// `log.level`.
@@ -60,6 +62,7 @@ impl Default for Setup {
             deny: vec!["special-purpose"],
             password: "p",
             limits: String::new(),
+            tls: String::new(),
             workers: 0,
             log_level: "info",
             log_format: "auto",
@@ -70,7 +73,7 @@ impl Default for Setup {
 
 pub(crate) struct Server {
     process: Child,
-    /// The port of every listener.
+    /// The port of every listener without TLS.
     pub(crate) port: u16,
     pub(crate) http: SocketAddr,
     pub(crate) home: TempDir,
@@ -85,7 +88,7 @@ impl Server {
     /// A server set up in another way.
     pub(crate) fn start_with(setup: &Setup) -> Self {
         let home = TempDir::new("server");
-        let port = free_port();
+        let port = free_ports(2);
         let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let config = home.path().join("turnserver.toml");
         std::fs::write(&config, configuration(setup, port, http)).expect("the configuration is written");
@@ -134,6 +137,16 @@ impl Server {
         key.trim().to_owned()
     }
 
+    /// The port of the TLS listeners.
+    pub(crate) fn tls_port(&self) -> u16 {
+        self.port + 1
+    }
+
+    /// The first IPv4 listener under TLS.
+    pub(crate) fn tls_address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.tls_port()))
+    }
+
     /// The first IPv4 listener.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
@@ -141,6 +154,13 @@ impl Server {
 
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Resident memory of the program, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells it");
+        1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
     }
 
     /// What the program has written to its log.
@@ -272,17 +292,22 @@ pub(crate) fn exchange(to: SocketAddr, method: &str, path: &str, head: &str, bod
 
 fn configuration(setup: &Setup, port: u16, http: SocketAddr) -> String {
     let quoted = |items: Vec<String>| items.iter().map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", ");
-    let listen = quoted(setup.listen.iter().map(|ip| SocketAddr::new(*ip, port).to_string()).collect());
+    let on = |port| quoted(setup.listen.iter().map(|ip| SocketAddr::new(*ip, port).to_string()).collect());
+    let listen = on(port);
+    let secure = if setup.tls.is_empty() { String::new() } else { on(port + 1) };
     let relay = quoted(setup.relay.iter().map(ToString::to_string).collect());
     let allow = quoted(setup.allow.iter().map(ToString::to_string).collect());
     let deny = quoted(setup.deny.iter().map(ToString::to_string).collect());
-    let Setup { relay_lines, password, limits, workers, log_level, log_format, .. } = setup;
+    let Setup { relay_lines, password, limits, tls, workers, log_level, log_format, .. } = setup;
     format!(
         r#"
 realm = "test.example"
 [listen]
 udp = [{listen}]
 tcp = [{listen}]
+tls = [{secure}]
+[tls]
+{tls}
 [relay]
 addresses = [{relay}]
 {relay_lines}
