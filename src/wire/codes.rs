@@ -216,6 +216,10 @@ attributes! {
     THIRD_PARTY_AUTHORIZATION = 0x802E, "THIRD-PARTY-AUTHORIZATION";
     /// RFC 8016 §5.
     MOBILITY_TICKET = 0x8030, "MOBILITY-TICKET";
+    /// ADDITIONAL-ADDRESS-FAMILY as drafts of RFC 8656 numbered it; coturn's client still sends this one.
+    ADDITIONAL_ADDRESS_FAMILY_DRAFT = 0x8032, "ADDITIONAL-ADDRESS-FAMILY (draft)";
+    /// ADDRESS-ERROR-CODE as drafts of RFC 8656 numbered it.
+    ADDRESS_ERROR_CODE_DRAFT = 0x8033, "ADDRESS-ERROR-CODE (draft)";
 }
 
 impl fmt::Debug for Attribute {
@@ -232,12 +236,16 @@ impl fmt::Debug for Attribute {
 pub struct ErrorCode(pub u16);
 
 impl ErrorCode {
+    /// RFC 8489 §10.
+    pub const TRY_ALTERNATE: Self = Self(300);
     /// RFC 8489 §14.8.
     pub const BAD_REQUEST: Self = Self(400);
     /// RFC 8489 §14.8.
     pub const UNAUTHENTICATED: Self = Self(401);
     /// RFC 8656 §19.
     pub const FORBIDDEN: Self = Self(403);
+    /// RFC 8016 §5.
+    pub const MOBILITY_FORBIDDEN: Self = Self(405);
     /// RFC 8489 §14.8.
     pub const UNKNOWN_ATTRIBUTE: Self = Self(420);
     /// RFC 8656 §19.
@@ -252,6 +260,10 @@ impl ErrorCode {
     pub const UNSUPPORTED_TRANSPORT: Self = Self(442);
     /// RFC 8656 §19.
     pub const PEER_ADDRESS_FAMILY_MISMATCH: Self = Self(443);
+    /// RFC 6062 §6.3.
+    pub const CONNECTION_ALREADY_EXISTS: Self = Self(446);
+    /// RFC 6062 §6.3.
+    pub const CONNECTION_TIMEOUT_OR_FAILURE: Self = Self(447);
     /// RFC 8656 §19.
     pub const ALLOCATION_QUOTA_REACHED: Self = Self(486);
     /// RFC 8489 §14.8.
@@ -266,3 +278,5 @@ pub const MAGIC_COOKIE: u32 = 0x2112_A442;
 pub const HEADER: usize = 20;
 /// REQUESTED-TRANSPORT for a UDP relay (RFC 8656 §18.8, the IANA protocol number).
 pub const PROTOCOL_UDP: u8 = 17;
+/// REQUESTED-TRANSPORT for a TCP relay (RFC 6062 §5.1, the IANA protocol number).
+pub const PROTOCOL_TCP: u8 = 6;

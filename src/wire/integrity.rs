@@ -1,7 +1,7 @@
 //! Keys, MESSAGE-INTEGRITY and FINGERPRINT.
 //!
 //! A [`Key`] is wiped when dropped and never shows its bytes. Every comparison of secret bytes takes the same time
-//! wherever they differ. SHA-1 is what every TURN client speaks; [`Algorithm`] is where SHA-256 stands beside it.
+//! wherever they differ. MD5 and SHA-1 are what every TURN client speaks; SHA-256 stands beside them (RFC 8489).
 #![forbid(unsafe_code)]
 
 use core::fmt;
@@ -26,13 +26,49 @@ pub struct Key {
     len: u8,
 }
 
-/// Which hash makes the key and the integrity value.
+/// Which integrity attribute: independent of the hash that makes the key, see [`PasswordAlgorithm`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// MD5 key, MESSAGE-INTEGRITY with HMAC-SHA1.
+    /// MESSAGE-INTEGRITY, HMAC-SHA1.
     Sha1,
-    /// SHA-256 key, MESSAGE-INTEGRITY-SHA256 with HMAC-SHA256.
+    /// MESSAGE-INTEGRITY-SHA256, HMAC-SHA256.
     Sha256,
+}
+
+/// Which hash makes the key of a long-term credential (RFC 8489 §18.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PasswordAlgorithm {
+    /// 0x0001, what every client before RFC 8489 uses.
+    Md5,
+    /// 0x0002.
+    Sha256,
+}
+
+impl PasswordAlgorithm {
+    /// The number on the wire.
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::Md5 => 1,
+            Self::Sha256 => 2,
+        }
+    }
+
+    /// The algorithm of this number, if it is one of these.
+    pub const fn from_number(number: u16) -> Option<Self> {
+        match number {
+            1 => Some(Self::Md5),
+            2 => Some(Self::Sha256),
+            _ => None,
+        }
+    }
+
+    /// The key of a credential.
+    pub fn key(self, user: &str, realm: &str, password: &str) -> Key {
+        match self {
+            Self::Md5 => Key::md5(user, realm, password),
+            Self::Sha256 => Key::sha256(user, realm, password),
+        }
+    }
 }
 
 impl Key {
@@ -83,6 +119,11 @@ pub fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; SHA256_LEN] {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     parts.iter().for_each(|part| mac.update(part));
     mac.finalize().into_bytes().into()
+}
+
+/// USERHASH: SHA-256(user ":" realm), RFC 8489 §14.4.
+pub fn userhash(user: &str, realm: &str) -> [u8; SHA256_LEN] {
+    [user.as_bytes(), b":", realm.as_bytes()].iter().fold(Sha256::new(), Digest::chain_update).finalize().into()
 }
 
 /// Whether two secrets are equal, in time that depends on their lengths alone.

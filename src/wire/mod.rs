@@ -7,6 +7,7 @@
 
 pub mod channel;
 pub mod codes;
+pub mod icmp;
 pub mod integrity;
 pub mod packet;
 pub mod reply;

@@ -19,9 +19,22 @@ pub const MAX_PAYLOAD: usize = 65_507;
 pub const SLOT: usize = 136 << 10;
 const _: () = assert!(HEADROOM + MAX_PAYLOAD + TAILROOM <= SLOT, "a slot takes the largest datagram");
 
+/// What of a packet's IP header crosses the relay (RFC 8656 §14).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// DSCP and ECN: the traffic class, or the type of service.
+    pub class: u8,
+    /// Time to live, or hop limit; `None` is what the system likes.
+    pub ttl: Option<u8>,
+    /// Nobody on the way may cut the packet.
+    pub whole: bool,
+}
+
 /// A slot and the borders of the packet in it.
 #[derive(Debug)]
 pub struct Packet {
+    /// Those it came with, until somebody decides which it leaves with.
+    pub marks: Marks,
     buf: Box<[u8]>,
     at: Range<usize>,
 }
@@ -30,7 +43,7 @@ impl Packet {
     /// Makes a slot of `buf`; the packet in it is empty.
     pub fn new(buf: Box<[u8]>) -> Self {
         let start = HEADROOM.min(buf.len());
-        Self { buf, at: start..start }
+        Self { marks: Marks::default(), buf, at: start..start }
     }
 
     /// The packet's bytes.
@@ -74,6 +87,7 @@ impl Packet {
             to.copy_from_slice(from);
         }
         self.set_len(len);
+        self.marks = Marks::default();
     }
 
     /// Makes the packet empty.

@@ -6,8 +6,8 @@
 
 use super::codes::{Attribute, Class, ErrorCode, HEADER, MAGIC_COOKIE, Method, message_type};
 use super::integrity::{self, Algorithm, Key, SHA1_LEN, SHA256_LEN};
-use super::stun::{TransactionId, xor_address_value};
-use core::net::SocketAddr;
+use super::stun::{Family, TransactionId, xor_address_value};
+use core::net::{IpAddr, SocketAddr};
 
 /// A message being written.
 #[derive(Debug)]
@@ -50,6 +50,40 @@ impl<'b> Reply<'b> {
     /// Adds a 32-bit number.
     pub fn number(&mut self, attribute: Attribute, value: u32) -> &mut Self {
         self.bytes(attribute, &value.to_be_bytes())
+    }
+
+    /// Adds an address as it is (RFC 8489 §14.1).
+    pub fn address(&mut self, attribute: Attribute, address: SocketAddr) -> &mut Self {
+        let port = address.port().to_be_bytes();
+        match address.ip() {
+            IpAddr::V4(ip) => self.attribute(attribute, &[&[0, 1], &port, &ip.octets()]),
+            IpAddr::V6(ip) => self.attribute(attribute, &[&[0, 2], &port, &ip.octets()]),
+        }
+    }
+
+    /// Adds ADDRESS-ERROR-CODE: which family of relay address is not to be had, and why (RFC 8656 §18.12).
+    pub fn address_error(&mut self, attribute: Attribute, family: Family, code: ErrorCode, why: &str) -> &mut Self {
+        let head = [family.number(), 0, (code.0 / 100) as u8, (code.0 % 100) as u8];
+        self.attribute(attribute, &[&head, why.as_bytes()])
+    }
+
+    /// How many bytes are written so far.
+    #[expect(clippy::len_without_is_empty, reason = "a message has at least its header")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds an attribute of `count` zero bytes.
+    pub fn zeros(&mut self, attribute: Attribute, count: usize) -> &mut Self {
+        self.header(attribute, count);
+        match self.buf.get_mut(self.len..self.len + count) {
+            Some(room) => {
+                room.fill(0);
+                self.len += count;
+            }
+            None => self.overflow = true,
+        }
+        self.pad()
     }
 
     /// Adds an address, combined with cookie and transaction id (RFC 8489 §14.2).

@@ -73,6 +73,31 @@ impl Family {
         }
     }
 
+    /// The number on the wire.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::V4 => 1,
+            Self::V6 => 2,
+        }
+    }
+
+    /// The family of this number, if there is one.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::V4),
+            2 => Some(Self::V6),
+            _ => None,
+        }
+    }
+
+    /// The other one.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
+
     /// The name in metrics and logs.
     pub const fn name(self) -> &'static str {
         match self {
