@@ -28,6 +28,8 @@ pub struct Event {
     pub readable: bool,
     /// There is room to write.
     pub writable: bool,
+    /// Something went wrong: what did waits in the socket, or in its error queue.
+    pub failed: bool,
 }
 
 /// Events of one wait, at most as many as it was made for.
@@ -114,6 +116,7 @@ impl Events {
             token: event.u64,
             readable: bits & (libc::EPOLLIN | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLRDHUP) != 0,
             writable: bits & (libc::EPOLLOUT | libc::EPOLLHUP | libc::EPOLLERR) != 0,
+            failed: bits & libc::EPOLLERR != 0,
         })
     }
 }

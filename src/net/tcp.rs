@@ -40,6 +40,22 @@ pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     Ok((stream, from))
 }
 
+/// Begins a connection from `local`, a port that [`listen`] may have open, to a peer. It is made, or has failed, when
+/// the socket becomes writable.
+pub fn connect(local: SocketAddr, peer: SocketAddr) -> io::Result<TcpStream> {
+    let socket = open(local)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&local.into())?;
+    match socket.connect(&peer.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+    Ok(socket.into())
+}
+
 fn open(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     if address.is_ipv6() {

@@ -3,15 +3,17 @@
 //! The checks stand in the order of §7.2. A refused Allocate leaves nothing behind.
 #![forbid(unsafe_code)]
 
-use super::allocation::{Allocation, Identity};
+use super::allocation::{Allocation, Also, Asked, Identity, Protocol};
 use super::auth::Asker;
 use super::ports::{Token, Want};
 use super::refusal::{AuthFailure, Dropped, Ended, Refusal};
 use super::server::{Answer, Body, Decided, Question, Server, whole_seconds};
-use super::{Bind, BindError, Bound, Effect, FiveTuple, RelayId, Verdict, credential};
-use crate::time::{Duration, Now, seconds};
+use super::tally::Transport;
+use super::ticket::TICKET_LEN;
+use super::{Bind, BindError, Bound, Effect, FiveTuple, RelayId, Verdict, credential, mobility};
+use crate::time::{Duration, Now, UnixSeconds, seconds};
 use crate::wire::Packet;
-use crate::wire::codes::{Attribute, Method, PROTOCOL_UDP};
+use crate::wire::codes::{Attribute, Method, PROTOCOL_TCP, PROTOCOL_UDP};
 use crate::wire::reply::Reply;
 use crate::wire::stun::{Family, Message};
 use core::net::SocketAddr;
@@ -24,16 +26,23 @@ const RESERVE: u8 = 0x80;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Allocated {
     relayed: SocketAddr,
+    second: Option<SocketAddr>,
+    /// The family that could not be had, in which dialect the client asked, and why.
+    missing: Option<(Also, Family, Refusal)>,
     left: Duration,
     token: Option<Token>,
+    ticket: Option<[u8; TICKET_LEN]>,
 }
 
 /// What an Allocate asks for.
 #[derive(Clone, Copy, Debug)]
 struct Wish {
+    protocol: Protocol,
     family: Family,
+    also: Option<Also>,
     want: Want,
     lifetime: Option<Duration>,
+    is_mobile: bool,
 }
 
 impl Server {
@@ -48,29 +57,44 @@ impl Server {
         if let Some(id) = self.live(now, &question.path.tuple, effects) {
             let allocation = self.table.get(id).ok_or(Refusal::AllocationMismatch)?;
             // The same request again: the first answer was lost (RFC 8656 §7.2).
-            let is_repeat = allocation.transaction == message.transaction && *allocation.user == *asker.username;
-            return match allocation.bound {
-                Some(_) if is_repeat => Ok(Some(Body::Allocated(allocated(allocation, now)?))),
-                None if is_repeat => Ok(None),
+            let is_repeat = allocation.asked.transaction == message.transaction && *allocation.user == *asker.username;
+            return match allocation.is_bound() {
+                true if is_repeat => Ok(Some(Body::Allocated(self.allocated(id, now)?))),
+                false if is_repeat => Ok(None),
                 _ => Err(Refusal::AllocationMismatch),
             };
         }
-        let wish = self.wish(message)?;
-        let lifetime = self.lifetime(wish.lifetime);
-        let mut allocation = Allocation::new(question.path, asker.username, asker.identity, asker.key.clone(), now);
-        allocation.family = wish.family;
-        allocation.transaction = message.transaction;
-        allocation.fingerprint = question.fingerprint;
+        let wish = self.wish(message, question.path.tuple.transport)?;
+        if self.policy.draining {
+            return Err(self.farewell(&question.path.tuple));
+        }
+        let asked = Asked {
+            transaction: message.transaction,
+            fingerprint: question.fingerprint,
+            integrity: asker.integrity,
+            also: wish.also,
+            also_failed: None,
+        };
+        let mut allocation = Allocation::new(question.path, asker, wish.protocol, asked, now);
         allocation.token = if let Want::Pair(token) = wish.want { Some(token) } else { None };
-        allocation.lifetime = lifetime;
+        allocation.lifetime = self.lifetime(now, wish.lifetime, asker.identity);
+        allocation.mobility = if wish.is_mobile { mobility::begun() } else { None };
         let relay = self.table.insert(allocation);
         let mut chance = [0; 32];
         self.rng.fill_bytes(&mut chance);
         let user = match asker.identity {
-            Identity::Static => asker.username,
-            Identity::TimeLimited { .. } => credential::user(asker.username),
+            Identity::Static | Identity::Token { .. } => &asker.username,
+            Identity::TimeLimited { .. } => credential::user(&asker.username),
         };
-        effects.push(Effect::Bind(Bind { relay, family: wish.family, want: wish.want, user: user.into(), chance }));
+        effects.push(Effect::Bind(Bind {
+            relay,
+            family: wish.family,
+            also: wish.also.map(|_| wish.family.other()),
+            protocol: wish.protocol,
+            want: wish.want,
+            user: user.into(),
+            chance,
+        }));
         Ok(None)
     }
 
@@ -80,6 +104,7 @@ impl Server {
         now: Now,
         id: RelayId,
         result: Result<Bound, BindError>,
+        also: Option<Result<Bound, BindError>>,
         packet: &mut Packet,
         effects: &mut Vec<Effect>,
     ) -> Verdict {
@@ -87,33 +112,33 @@ impl Server {
         let question = Question {
             path: allocation.path,
             method: Method::ALLOCATE,
-            transaction: allocation.transaction,
-            fingerprint: allocation.fingerprint,
+            transaction: allocation.asked.transaction,
+            fingerprint: allocation.asked.fingerprint,
         };
-        let key = Some(allocation.key.clone());
-        let bound = match result {
-            Ok(bound) => bound,
-            Err(why) => {
-                self.table.remove(id);
-                let refusal = match why {
-                    BindError::Quota => Refusal::QuotaReached,
-                    BindError::NoPort | BindError::NoResources => Refusal::InsufficientCapacity,
-                    BindError::System => Refusal::ServerError,
-                };
-                return self.write(now, &question, Answer { key, result: Err(refusal) }, packet);
+        let signature = Some((allocation.key.clone(), allocation.asked.integrity));
+        let expires = now.mono + allocation.lifetime;
+        let mut failed = None;
+        for result in core::iter::once(result).chain(also) {
+            match result {
+                Ok(bound) => allocation.add_leg(bound, expires),
+                Err(why) => failed = failed.or(Some(why)),
             }
-        };
-        allocation.bound = Some(bound);
-        allocation.family = Family::of(bound.address.local);
+        }
+        allocation.asked.also_failed = failed;
+        if let Some(why) = failed.filter(|_| !allocation.is_bound()) {
+            self.table.remove(id);
+            return self.write(now, &question, Answer { signature, result: Err(refusal(why)) }, packet);
+        }
         allocation.born = now.mono;
-        allocation.expires = now.mono + allocation.lifetime;
-        let (family, session) = (allocation.family, allocation.session());
-        let body = allocated(allocation, now);
+        let family = allocation.legs().next().map(|leg| Family::of(leg.bound.address.local)).unwrap_or(Family::V4);
+        allocation.counted = Some(family);
+        let session = allocation.session();
+        let body = self.allocated(id, now);
         self.tally.allocations_of(question.path.tuple.transport, family).add(1);
         self.tally.allocations_total.add(1);
         self.schedule(id);
         effects.push(Effect::Began { relay: id, session });
-        self.write(now, &question, Answer { key, result: body.map(Body::Allocated) }, packet)
+        self.write(now, &question, Answer { signature, result: body.map(Body::Allocated) }, packet)
     }
 
     pub(super) fn refresh(
@@ -124,30 +149,56 @@ impl Server {
         asker: &Asker<'_>,
         effects: &mut Vec<Effect>,
     ) -> Decided {
-        let id = self.own(now, &question.path.tuple, asker, effects)?;
         let wanted = lifetime(message)?;
         let family = requested_family(message)?;
+        let tuple = &question.path.tuple;
+        let ticket = message.get(Attribute::MOBILITY_TICKET);
+        let here = self.live(now, tuple, effects).and_then(|id| self.table.get(id));
+        let id = match ticket {
+            // On its own path a ticket moves nothing.
+            Some(ticket) if here.is_none_or(|here| here.is_moving_to(tuple)) => {
+                self.move_here(now, question, asker, ticket, effects)?
+            }
+            _ => self.own(now, tuple, asker, effects)?,
+        };
         let allocation = self.table.get_mut(id).ok_or(Refusal::AllocationMismatch)?;
-        if family.is_some_and(|family| family != Some(allocation.family)) {
+        if family.is_some_and(|family| !family.is_some_and(|family| allocation.has_leg(family))) {
             return Err(Refusal::PeerFamilyMismatch);
         }
+        let family = family.flatten();
         if wanted == Some(Duration::ZERO) {
-            self.end(now, id, Ended::Released, effects);
-            return Ok(Some(Body::Refreshed(Duration::ZERO)));
+            self.release(now, id, family, effects);
+            return Ok(Some(Body::Refreshed { left: Duration::ZERO, ticket: None }));
         }
         // The call goes on until here with a credential whose time is over, and no further.
-        if let Identity::TimeLimited { expires } = asker.identity
+        if let Identity::TimeLimited { expires } | Identity::Token { expires } = asker.identity
             && expires <= now.unix
         {
             return Err(Refusal::Unauthenticated(AuthFailure::Expired));
         }
         allocation.key = asker.key.clone();
-        let granted = self.lifetime(wanted);
+        allocation.hash = asker.hash;
+        allocation.identity = asker.identity;
+        let granted = self.lifetime(now, wanted, asker.identity);
         if let Some(allocation) = self.table.get_mut(id) {
-            allocation.expires = now.mono + granted;
+            allocation.extend(family, now.mono + granted);
         }
         self.schedule(id);
-        Ok(Some(Body::Refreshed(granted)))
+        let ticket = ticket.and_then(|_| self.ticket(id));
+        Ok(Some(Body::Refreshed { left: granted, ticket }))
+    }
+
+    /// Ends the allocation, or one relay address of a dual one (RFC 8656 §8.2).
+    fn release(&mut self, now: Now, id: RelayId, family: Option<Family>, effects: &mut Vec<Effect>) {
+        let Some(allocation) = self.table.get_mut(id) else { return };
+        let is_dual = allocation.legs().count() > 1;
+        let Some(family) = family.filter(|_| is_dual) else {
+            self.end(now, id, Ended::Released, effects);
+            return;
+        };
+        let swept = allocation.remove_leg(family);
+        self.forget(swept);
+        effects.push(Effect::Unbind { relay: id, family });
     }
 
     /// The allocation on this 5-tuple, which must be the asker's own.
@@ -160,62 +211,128 @@ impl Server {
     ) -> Result<RelayId, Refusal> {
         let id = self.live(now, tuple, effects).ok_or(Refusal::AllocationMismatch)?;
         let allocation = self.table.get(id).ok_or(Refusal::AllocationMismatch)?;
-        if allocation.bound.is_none() {
+        if !allocation.is_bound() {
             return Err(Refusal::AllocationMismatch);
         }
         if *allocation.user != *asker.username {
             return Err(Refusal::WrongCredentials);
         }
+        if allocation.is_moving_to(tuple) {
+            self.settle(id, effects);
+        }
         Ok(id)
     }
 
-    fn wish(&mut self, message: &Message<'_>) -> Result<Wish, Refusal> {
-        let transport = message.bytes::<4>(Attribute::REQUESTED_TRANSPORT).ok_or(Refusal::BadRequest)?;
-        let [protocol, ..] = transport.map_err(|_| Refusal::BadRequest)?;
-        if protocol != PROTOCOL_UDP {
-            return Err(Refusal::UnsupportedTransport);
+    /// What a client is told that comes while the server drains.
+    fn farewell(&self, tuple: &FiveTuple) -> Refusal {
+        match self.alternate(tuple.client.ip()) {
+            Some(_) => Refusal::TryAlternate,
+            None => Refusal::InsufficientCapacity,
         }
+    }
+
+    /// The checks stand in the order of RFC 8656 §7.2.
+    fn wish(&mut self, message: &Message<'_>, transport: Transport) -> Result<Wish, Refusal> {
+        let protocol = message.bytes::<4>(Attribute::REQUESTED_TRANSPORT).ok_or(Refusal::BadRequest)?;
+        let [protocol, ..] = protocol.map_err(|_| Refusal::BadRequest)?;
+        let protocol = match protocol {
+            PROTOCOL_UDP => Protocol::Udp,
+            PROTOCOL_TCP if self.policy.tcp_relays => Protocol::Tcp,
+            _ => return Err(Refusal::UnsupportedTransport),
+        };
         let lifetime = lifetime(message)?;
+        let whole = message.get(Attribute::DONT_FRAGMENT);
         let token = message.bytes::<8>(Attribute::RESERVATION_TOKEN).transpose().map_err(|_| Refusal::BadRequest)?;
         let even = message.bytes::<1>(Attribute::EVEN_PORT).transpose().map_err(|_| Refusal::BadRequest)?;
         let family = requested_family(message)?;
-        if token.is_some() && (even.is_some() || family.is_some()) {
+        let also = additional_family(message)?;
+        let is_mobile = self.wants_ticket(message)?;
+        // RFC 6062 §5.1: over a connection only, and without what concerns datagrams.
+        let is_odd = !transport.is_stream() || whole.is_some() || token.is_some() || even.is_some();
+        if protocol == Protocol::Tcp && is_odd {
+            return Err(Refusal::BadRequest);
+        }
+        if token.is_some() && (even.is_some() || family.is_some() || also.is_some()) {
+            return Err(Refusal::BadRequest);
+        }
+        let is_pair = even.is_some_and(|[bits]| bits & RESERVE != 0);
+        if also.is_some() && (family.is_some() || is_pair) {
             return Err(Refusal::BadRequest);
         }
         // No family asked for is IPv4, also for a client that comes over IPv6 (RFC 8656 §7.2).
         let family = family.unwrap_or(Some(Family::V4)).ok_or(Refusal::FamilyNotSupported)?;
-        if token.is_none() && !self.policy.relays_family(family) {
+        if token.is_none() && also.is_none() && !self.policy.relays_family(family) {
             return Err(Refusal::FamilyNotSupported);
         }
         let want = match (token, even) {
             (Some(token), _) => Want::Reserved(token),
-            (None, Some([bits])) if bits & RESERVE != 0 => Want::Pair(self.rng.next_u64().to_be_bytes()),
+            (None, Some(_)) if is_pair => Want::Pair(self.rng.next_u64().to_be_bytes()),
             (None, Some(_)) => Want::Even,
             (None, None) => Want::Any,
         };
-        Ok(Wish { family, want, lifetime })
+        Ok(Wish { protocol, family, also, want, lifetime, is_mobile })
+    }
+
+    fn allocated(&mut self, id: RelayId, now: Now) -> Result<Allocated, Refusal> {
+        let ticket = self.ticket(id);
+        let allocation = self.table.get(id).ok_or(Refusal::AllocationMismatch)?;
+        let mut relayed = allocation.legs().map(|leg| leg.bound.told());
+        let (first, second) = (relayed.next().ok_or(Refusal::AllocationMismatch)?, relayed.next());
+        let missing = allocation.asked.also.zip(allocation.asked.also_failed).map(|(also, why)| {
+            let family = Family::of(first.ip()).other();
+            let is_unknown = why == BindError::NoPort && !self.policy.relays_family(family);
+            (also, family, if is_unknown { Refusal::FamilyNotSupported } else { refusal(why) })
+        });
+        let left = allocation.expires() - now.mono;
+        Ok(Allocated { relayed: first, second, missing, left, token: allocation.token, ticket })
     }
 
     /// The lifetime granted: never under the default, never over the maximum (RFC 8656 §7.2, §8.2).
-    fn lifetime(&self, wanted: Option<Duration>) -> Duration {
+    /// A token's bearer gets no more than the token has left (RFC 7635 §9); with `strict_expiry` so does the holder of a
+    /// time-limited credential.
+    fn lifetime(&self, now: Now, wanted: Option<Duration>, identity: Identity) -> Duration {
         let limits = &self.policy.limits;
-        wanted.unwrap_or(limits.allocation_lifetime).min(limits.max_allocation_lifetime).max(limits.allocation_lifetime)
+        let usual = wanted.unwrap_or(limits.allocation_lifetime);
+        let usual = usual.min(limits.max_allocation_lifetime).max(limits.allocation_lifetime);
+        match identity {
+            Identity::TimeLimited { expires } if self.policy.auth.strict_expiry => usual.min(left(expires, now)),
+            Identity::Token { expires } => usual.min(left(expires, now)),
+            Identity::Static | Identity::TimeLimited { .. } => usual,
+        }
     }
 }
 
 /// Writes what a successful Allocate says (RFC 8656 §7.2).
 pub(super) fn write(allocated: &Allocated, reply: &mut Reply<'_>, tuple: &FiveTuple) {
     reply.xor_address(Attribute::XOR_RELAYED_ADDRESS, allocated.relayed);
+    if let Some(second) = allocated.second {
+        reply.xor_address(Attribute::XOR_RELAYED_ADDRESS, second);
+    }
+    if let Some((also, family, why)) = allocated.missing {
+        let attribute = if also.is_draft { Attribute::ADDRESS_ERROR_CODE_DRAFT } else { Attribute::ADDRESS_ERROR_CODE };
+        reply.address_error(attribute, family, why.code(), why.reason());
+    }
     reply.number(Attribute::LIFETIME, whole_seconds(allocated.left));
     if let Some(token) = &allocated.token {
         reply.bytes(Attribute::RESERVATION_TOKEN, token);
     }
+    if let Some(ticket) = &allocated.ticket {
+        reply.bytes(Attribute::MOBILITY_TICKET, ticket);
+    }
     reply.xor_address(Attribute::XOR_MAPPED_ADDRESS, tuple.client);
 }
 
-fn allocated(allocation: &Allocation, now: Now) -> Result<Allocated, Refusal> {
-    let relayed = allocation.relayed().ok_or(Refusal::AllocationMismatch)?;
-    Ok(Allocated { relayed, left: allocation.expires - now.mono, token: allocation.token })
+const fn refusal(why: BindError) -> Refusal {
+    match why {
+        BindError::Quota => Refusal::QuotaReached,
+        BindError::NoPort | BindError::NoResources => Refusal::InsufficientCapacity,
+        BindError::System => Refusal::ServerError,
+    }
+}
+
+/// The time from now to a moment of wall time.
+fn left(expires: UnixSeconds, now: Now) -> Duration {
+    seconds(expires.0.saturating_sub(now.unix.0))
 }
 
 /// LIFETIME: `None` when absent, 400 when its value is not four bytes.
@@ -228,9 +345,18 @@ fn lifetime(message: &Message<'_>) -> Result<Option<Duration>, Refusal> {
 /// not count (RFC 8656 §18.6).
 fn requested_family(message: &Message<'_>) -> Result<Option<Option<Family>>, Refusal> {
     let value = message.bytes::<4>(Attribute::REQUESTED_ADDRESS_FAMILY).transpose().map_err(|_| Refusal::BadRequest)?;
-    Ok(value.map(|[family, ..]| match family {
-        1 => Some(Family::V4),
-        2 => Some(Family::V6),
-        _ => None,
-    }))
+    Ok(value.map(|[family, ..]| Family::from_number(family)))
+}
+
+/// ADDITIONAL-ADDRESS-FAMILY: nothing but IPv6 may be asked for in addition (RFC 8656 §7.2).
+fn additional_family(message: &Message<'_>) -> Result<Option<Also>, Refusal> {
+    let numbers = [(Attribute::ADDITIONAL_ADDRESS_FAMILY, false), (Attribute::ADDITIONAL_ADDRESS_FAMILY_DRAFT, true)];
+    for (attribute, is_draft) in numbers {
+        match message.bytes::<4>(attribute) {
+            Some(Ok([2, ..])) => return Ok(Some(Also { is_draft })),
+            Some(_) => return Err(Refusal::BadRequest),
+            None => {}
+        }
+    }
+    Ok(None)
 }

@@ -6,13 +6,15 @@
 //! only gives memory back.
 #![forbid(unsafe_code)]
 
+use super::auth::Asker;
 use super::limits::Bucket;
 use super::peers::{Destination, Peers};
 use super::ports::Token;
-use super::{Bound, Path, Session, Usage, is_over};
+use super::streams::Streams;
+use super::{BindError, Bound, FiveTuple, Path, Session, Usage, is_over};
 use crate::time::{Duration, Instant, Now, UnixSeconds, minutes};
 use crate::wire::channel::ChannelNumber;
-use crate::wire::integrity::Key;
+use crate::wire::integrity::{Algorithm, Key, PasswordAlgorithm};
 use crate::wire::stun::{Family, TransactionId};
 use core::net::{IpAddr, SocketAddr};
 
@@ -34,21 +36,26 @@ pub(super) struct Allocation {
     pub(super) identity: Identity,
     /// What its requests are signed with.
     pub(super) key: Key,
-    /// The family of the relay address.
-    pub(super) family: Family,
-    /// The relay socket; `None` until the shell has made it.
-    pub(super) bound: Option<Bound>,
+    /// What made that key.
+    pub(super) hash: PasswordAlgorithm,
+    /// What it relays: datagrams, or connections (RFC 6062).
+    pub(super) protocol: Protocol,
+    /// Its relay addresses, by family: none until the shell has made the socket, two for a dual allocation.
+    legs: [Option<Leg>; 2],
+    /// Under which family the gauge counts it, once it lives.
+    pub(super) counted: Option<Family>,
     /// The Allocate that made it: the same again gets the same answer (RFC 8656 §7.2).
-    pub(super) transaction: TransactionId,
-    /// Whether that request had a FINGERPRINT.
-    pub(super) fingerprint: bool,
+    pub(super) asked: Asked,
     /// The token of the port held back with EVEN-PORT.
     pub(super) token: Option<Token>,
     /// The lifetime to be granted once the socket exists.
     pub(super) lifetime: Duration,
     pub(super) born: Instant,
-    pub(super) expires: Instant,
     pub(super) usage: Usage,
+    /// Connections to and from peers (RFC 6062).
+    pub(super) streams: Streams,
+    /// What lets it move to another path (RFC 8016).
+    pub(super) mobility: Option<Box<Mobility>>,
     /// Bandwidth from the client.
     pub(super) upward: Bucket,
     /// Bandwidth to the client.
@@ -56,6 +63,53 @@ pub(super) struct Allocation {
     permissions: Vec<Permission>,
     /// In the order of their numbers.
     channels: Vec<Channel>,
+}
+
+/// What an allocation relays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Datagrams.
+    Udp,
+    /// Connections (RFC 6062).
+    Tcp,
+}
+
+/// One relay address of an allocation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leg {
+    pub(super) bound: Bound,
+    pub(super) expires: Instant,
+}
+
+/// What has to be remembered of an Allocate to answer it later, or again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) transaction: TransactionId,
+    /// Whether it had a FINGERPRINT.
+    pub(super) fingerprint: bool,
+    /// What the answer is signed with.
+    pub(super) integrity: Algorithm,
+    /// The family that was wished for as well, and how the attribute was numbered.
+    pub(super) also: Option<Also>,
+    /// What became of that wish, when it failed.
+    pub(super) also_failed: Option<BindError>,
+}
+
+/// ADDITIONAL-ADDRESS-FAMILY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Also {
+    /// Whether the client uses the number of the drafts.
+    pub(super) is_draft: bool,
+}
+
+/// The state of an allocation that may move (RFC 8016).
+#[derive(Clone, Debug)]
+pub(super) struct Mobility {
+    /// The last ticket made is the only one that opens.
+    pub(super) serial: u32,
+    /// The path that has shown the last ticket but one, and with which request. Data from there, or a request, ends the
+    /// old path.
+    pub(super) next: Option<(Path, TransactionId)>,
 }
 
 /// Who a user name stands for.
@@ -66,6 +120,11 @@ pub(super) enum Identity {
     /// The holder of a time-limited credential.
     TimeLimited {
         /// When the credential ends.
+        expires: UnixSeconds,
+    },
+    /// The bearer of an access token (RFC 7635).
+    Token {
+        /// When the token ends.
         expires: UnixSeconds,
     },
 }
@@ -105,21 +164,23 @@ pub(super) struct Swept {
 
 impl Allocation {
     /// A new allocation without a socket, permissions or channels.
-    pub(super) fn new(path: Path, user: &str, identity: Identity, key: Key, now: Now) -> Self {
+    pub(super) fn new(path: Path, asker: &Asker<'_>, protocol: Protocol, asked: Asked, now: Now) -> Self {
         Self {
             path,
-            user: user.into(),
-            identity,
-            key,
-            family: Family::V4,
-            bound: None,
-            transaction: [0; 12],
-            fingerprint: false,
+            user: (*asker.username).into(),
+            identity: asker.identity,
+            key: asker.key.clone(),
+            hash: asker.hash,
+            protocol,
+            legs: [None; 2],
+            counted: None,
+            asked,
             token: None,
             lifetime: Duration::ZERO,
             born: now.mono,
-            expires: now.mono,
             usage: Usage::default(),
+            streams: Streams::default(),
+            mobility: None,
             upward: Bucket::default(),
             downward: Bucket::default(),
             permissions: Vec::new(),
@@ -127,18 +188,68 @@ impl Allocation {
         }
     }
 
-    /// The relay address as clients know it.
-    pub(super) fn relayed(&self) -> Option<SocketAddr> {
-        self.bound.map(|bound| SocketAddr::new(bound.address.external, bound.port))
+    /// Gives it a relay address.
+    pub(super) fn add_leg(&mut self, bound: Bound, expires: Instant) {
+        self.legs[Family::of(bound.address.local) as usize] = Some(Leg { bound, expires });
+    }
+
+    /// Takes the relay address of this family away, with all that depends on it.
+    pub(super) fn remove_leg(&mut self, family: Family) -> Swept {
+        self.legs[family as usize] = None;
+        let before = self.entries();
+        self.permissions.retain(|permission| Family::of(permission.ip) != family);
+        self.channels.retain(|channel| Family::of(channel.peer.ip()) != family);
+        self.since(before)
+    }
+
+    /// The relay addresses: IPv4 before IPv6.
+    pub(super) fn legs(&self) -> impl Iterator<Item = &Leg> {
+        self.legs.iter().flatten()
+    }
+
+    /// The live relay address of this family.
+    pub(super) fn leg(&self, family: Family, now: Now) -> Option<&Leg> {
+        self.legs[family as usize].as_ref().filter(|leg| !is_over(leg.expires, now))
+    }
+
+    /// Whether it has a relay address of this family, its time over or not.
+    pub(super) fn has_leg(&self, family: Family) -> bool {
+        self.legs[family as usize].is_some()
+    }
+
+    /// Makes the relay addresses, or the one of `family`, live until `expires`.
+    pub(super) fn extend(&mut self, family: Option<Family>, expires: Instant) {
+        let is_meant = |leg: &&mut Leg| family.is_none_or(|family| Family::of(leg.bound.address.local) == family);
+        self.legs.iter_mut().flatten().filter(is_meant).for_each(|leg| leg.expires = expires);
+    }
+
+    /// Whether the client moves to this path and has not spoken there yet.
+    pub(super) fn is_moving_to(&self, tuple: &FiveTuple) -> bool {
+        let next = self.mobility.as_deref().and_then(|mobility| mobility.next.as_ref());
+        next.is_some_and(|(path, _)| path.tuple == *tuple)
+    }
+
+    /// Whether the shell has made its socket.
+    pub(super) fn is_bound(&self) -> bool {
+        self.legs().next().is_some()
+    }
+
+    /// Whether nothing of it lives any more.
+    pub(super) fn is_over(&self, now: Now) -> bool {
+        self.legs().all(|leg| is_over(leg.expires, now))
+    }
+
+    /// When the last of it ends; its birth while there is no socket.
+    pub(super) fn expires(&self) -> Instant {
+        self.legs().map(|leg| leg.expires).max().unwrap_or(self.born)
     }
 
     /// What an operator is shown.
     pub(super) fn session(&self) -> Session {
-        let unbound = match self.family {
-            Family::V4 => SocketAddr::from(([0; 4], 0)),
-            Family::V6 => SocketAddr::from(([0; 16], 0)),
-        };
-        Session { user: self.user.clone(), path: self.path, relay: self.relayed().unwrap_or(unbound) }
+        let mut relays = self.legs().map(|leg| leg.bound.told());
+        let unbound = SocketAddr::from(([0; 4], 0));
+        let relay = relays.next().unwrap_or(unbound);
+        Session { user: self.user.clone(), path: self.path, relay, second_relay: relays.next() }
     }
 
     /// Whether `ip` has a live permission.
@@ -229,7 +340,9 @@ impl Allocation {
     pub(super) fn deadline(&self) -> Instant {
         let permissions = self.permissions.iter().map(|permission| permission.expires);
         let channels = self.channels.iter().map(|channel| channel.expires + CHANNEL_REST);
-        permissions.chain(channels).fold(self.expires, Instant::min)
+        let legs = self.legs().map(|leg| leg.expires);
+        let first = permissions.chain(channels).chain(legs).chain(self.streams.deadline()).min();
+        first.unwrap_or(self.born)
     }
 
     fn since(&self, before: Swept) -> Swept {

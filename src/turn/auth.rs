@@ -1,71 +1,142 @@
-//! Who asks, and with which key: long-term credentials of RFC 8489 §9.2.
+//! Who asks, and with which key: long-term credentials of RFC 8489 §9.2, tokens of RFC 7635.
 //!
 //! Nonces are stateless: the moment they were made and a MAC over that moment and the client's address, so a challenge
 //! costs no memory and a nonce works for nobody else. The order of checks is the RFC's: integrity present, attributes
-//! complete, user, HMAC, nonce. An unknown user and a wrong password cost the same work and get the same answer.
+//! complete, algorithms, user, HMAC, nonce. An unknown user and a wrong password cost the same work and get the same
+//! answer.
 #![forbid(unsafe_code)]
 
 use super::FiveTuple;
 use super::allocation::{Allocation, Identity};
-use super::credential;
 use super::policy::{Auth, Policy};
 use super::refusal::{AuthFailure, Refusal};
+use super::{credential, token};
 use crate::time::{Duration, Instant, Now, minutes};
 use crate::wire::codes::Attribute;
-use crate::wire::integrity::{Algorithm, Key, equal, hmac_sha1};
+use crate::wire::integrity::{Algorithm, Key, PasswordAlgorithm, equal, hmac_sha1, userhash};
 use crate::wire::stun::Message;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use core::net::IpAddr;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-/// The prefix of a nonce whose server follows RFC 8489 (§9.2), and its 24 feature bits: none is set.
-const NONCE_COOKIE: &[u8; 13] = b"obMatJos2AAAA";
-/// Bytes of a nonce on the wire: the cookie, then 4 bytes of time and 8 of MAC in base64.
-pub(super) const NONCE_LEN: usize = 29;
-/// Bytes of the MAC in a nonce. A forged nonce opens nothing by itself, so 64 bits are enough.
-const NONCE_MAC: usize = 8;
+/// What every nonce of an RFC 8489 server begins with (§9.2).
+const NONCE_COOKIE: &[u8; 9] = b"obMatJos2";
+/// Its 24 feature bits when we offer nothing.
+const PLAIN: &[u8; 4] = b"AAAA";
+/// Its feature bits when we offer password algorithms. The first bit is the top one for some readers of RFC 8489 §18.1
+/// and the lowest for others: both are set. "Username anonymity" stays clear although USERHASH is accepted: whoever saw
+/// it would send the hash of a time-limited name, which no server can know.
+const ALGORITHMS: &[u8; 4] = b"gAAB";
+/// What follows: six bits of time and 36 of MAC, in base64. A forged nonce opens nothing by itself, and a longer one
+/// would make a challenge more than 2.9 times the shortest Allocate.
+const NONCE_TAIL: usize = 7;
+/// Bytes of a nonce on the wire.
+pub(super) const NONCE_LEN: usize = NONCE_COOKIE.len() + PLAIN.len() + NONCE_TAIL;
+/// A nonce's life is told in so many steps; more than the six bits can count would make old ones young again.
+const NONCE_STEPS: u64 = 60;
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/// PASSWORD-ALGORITHMS as we offer it: SHA-256, then MD5, without parameters (RFC 8489 §14.11).
+pub(super) const OFFER: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
 /// Longest USERNAME (RFC 8489 §14.3: fewer than 509 bytes).
 const MAX_USERNAME: usize = 508;
+/// Longest REALM and NONCE (RFC 8489 §14.9, §14.10: fewer than 128 characters, at most 763 bytes).
+const MAX_TEXT: usize = 763;
 /// How far a backend's clock may run ahead of ours before its longest credentials are refused.
 const CLOCK_SKEW: Duration = minutes(5);
 
 /// Somebody who has shown the right key.
 #[derive(Debug)]
 pub(super) struct Asker<'m> {
-    pub(super) username: &'m str,
+    pub(super) username: Cow<'m, str>,
     pub(super) identity: Identity,
     pub(super) key: Key,
+    /// What made the key.
+    pub(super) hash: PasswordAlgorithm,
+    /// What the answer is signed with (RFC 8489 §9.2.4).
+    pub(super) integrity: Algorithm,
+}
+
+/// What follows from the users of a policy, worked out once.
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    by_hash: BTreeMap<[u8; 32], String>,
+    /// Whether every user can log in with SHA-256. If one could not, offering it would lock that one out.
+    pub(super) offers_algorithms: bool,
+}
+
+impl Directory {
+    pub(super) fn new(policy: &Policy) -> Self {
+        let users = &policy.auth.users;
+        Self {
+            by_hash: users.keys().map(|name| (userhash(name, &policy.realm), name.clone())).collect(),
+            offers_algorithms: users.values().all(|keys| keys.sha256.is_some()),
+        }
+    }
+}
+
+/// How a request says who it is from.
+enum Name<'m> {
+    Plain(&'m str),
+    /// USERHASH.
+    Hash([u8; 32]),
+}
+
+/// What is common to all ways of checking one request.
+struct Proof<'a, 'm> {
+    policy: &'a Policy,
+    now: Now,
+    message: &'a Message<'m>,
+    /// Which attribute is checked: SHA-256 where both are present.
+    integrity: Algorithm,
+    hash: PasswordAlgorithm,
+    answer_with: Algorithm,
 }
 
 /// Finds out who signed `message`. `known` is the allocation on the same 5-tuple.
 pub(super) fn authenticate<'m>(
     policy: &Policy,
+    directory: &Directory,
     now: Now,
     tuple: &FiveTuple,
     message: &Message<'m>,
     known: Option<&Allocation>,
 ) -> Result<Asker<'m>, Refusal> {
-    if !message.is_signed(Algorithm::Sha1) {
-        return Err(Refusal::Unauthenticated(AuthFailure::Missing));
-    }
-    let (Some(Ok(username)), Some(Ok(realm)), Some(nonce)) =
-        (message.text(Attribute::USERNAME), message.text(Attribute::REALM), message.get(Attribute::NONCE))
-    else {
+    let integrity = match (message.is_signed(Algorithm::Sha256), message.is_signed(Algorithm::Sha1)) {
+        (true, _) => Algorithm::Sha256,
+        (false, true) => Algorithm::Sha1,
+        (false, false) => return Err(Refusal::Unauthenticated(AuthFailure::Missing)),
+    };
+    let name = name(message)?;
+    let (Some(Ok(realm)), Some(nonce)) = (message.text(Attribute::REALM), message.get(Attribute::NONCE)) else {
         return Err(Refusal::BadRequest);
     };
-    if username.len() > MAX_USERNAME {
+    if realm.len() > MAX_TEXT || nonce.len() > MAX_TEXT {
         return Err(Refusal::BadRequest);
     }
+    let chosen = chosen_algorithm(message, nonce)?;
+    let hash = chosen.unwrap_or(PasswordAlgorithm::Md5);
+    let answer_with = if chosen.is_some() { Algorithm::Sha256 } else { integrity };
     if realm != policy.realm {
         return Err(Refusal::Unauthenticated(AuthFailure::WrongRealm));
     }
-    let asker = match known {
-        // The key is kept with the allocation, so a Refresh costs one HMAC whatever the credential is.
-        Some(known) if *known.user == *username && message.verify(Algorithm::Sha1, &known.key) => {
-            Asker { username, identity: known.identity, key: known.key.clone() }
-        }
-        _ => look_up(policy, now, username, message).map_err(Refusal::Unauthenticated)?,
+    let proof = Proof { policy, now, message, integrity, hash, answer_with };
+    let username = match name {
+        Name::Plain(name) => Cow::Borrowed(name),
+        Name::Hash(hash) => match known.filter(|known| userhash(&known.user, realm) == hash) {
+            Some(known) => Cow::Owned(known.user.to_string()),
+            // An unknown hash is looked up as a name that nobody can have: the same work as for any other.
+            None => Cow::Owned(directory.by_hash.get(&hash).cloned().unwrap_or_default()),
+        },
     };
+    let asker = match (message.get(Attribute::ACCESS_TOKEN), known) {
+        (Some(token), _) if policy.auth.oauth.is_some() => proof.by_token(username, token),
+        // The key is kept with the allocation, so a Refresh costs one HMAC whatever the credential is.
+        (_, Some(known)) if *known.user == *username && known.hash == hash && proof.holds(&known.key) => {
+            Ok(proof.asker(username, known.identity, known.key.clone()))
+        }
+        _ => proof.look_up(username),
+    };
+    let asker = asker.map_err(Refusal::Unauthenticated)?;
     if !is_ours(&policy.auth, now.mono, tuple, nonce) {
         return Err(Refusal::StaleNonce);
     }
@@ -73,67 +144,119 @@ pub(super) fn authenticate<'m>(
 }
 
 /// A nonce for this client, good from now.
-pub(super) fn nonce(auth: &Auth, now: Instant, tuple: &FiveTuple) -> [u8; NONCE_LEN] {
-    nonce_of(auth, now.as_secs() as u32, tuple)
+pub(super) fn nonce(auth: &Auth, directory: &Directory, now: Instant, tuple: &FiveTuple) -> [u8; NONCE_LEN] {
+    let features = if directory.offers_algorithms { ALGORITHMS } else { PLAIN };
+    nonce_of(auth, features, now.as_secs() / step(auth), tuple)
 }
 
-fn look_up<'m>(policy: &Policy, now: Now, username: &'m str, message: &Message<'_>) -> Result<Asker<'m>, AuthFailure> {
-    if let Some(key) = policy.auth.users.get(username).and_then(|keys| keys.md5.as_ref()) {
-        if !message.verify(Algorithm::Sha1, key) {
-            return Err(AuthFailure::WrongPassword);
+fn name<'m>(message: &Message<'m>) -> Result<Name<'m>, Refusal> {
+    match (message.text(Attribute::USERNAME), message.bytes::<32>(Attribute::USERHASH)) {
+        (Some(Ok(name)), _) if name.len() <= MAX_USERNAME => Ok(Name::Plain(name)),
+        (None, Some(Ok(hash))) => Ok(Name::Hash(hash)),
+        _ => Err(Refusal::BadRequest),
+    }
+}
+
+/// What PASSWORD-ALGORITHM chooses out of our offer; `None` for a client that does not speak of it. Whoever repeats
+/// another offer than ours has been lied to on the way (RFC 8489 §9.2.1, bid-down).
+fn chosen_algorithm(message: &Message<'_>, nonce: &[u8]) -> Result<Option<PasswordAlgorithm>, Refusal> {
+    if !nonce.strip_prefix(NONCE_COOKIE).is_some_and(|rest| rest.starts_with(ALGORITHMS)) {
+        return Ok(None);
+    }
+    match (message.get(Attribute::PASSWORD_ALGORITHMS), message.bytes::<4>(Attribute::PASSWORD_ALGORITHM)) {
+        (None, None) => Ok(None),
+        (Some(offer), Some(Ok([n0, n1, 0, 0]))) if offer == OFFER => {
+            let chosen = PasswordAlgorithm::from_number(u16::from_be_bytes([n0, n1]));
+            chosen.map(Some).ok_or(Refusal::BadRequest)
         }
-        return Ok(Asker { username, identity: Identity::Static, key: key.clone() });
+        _ => Err(Refusal::BadRequest),
     }
-    let expires = credential::expiry(username);
-    // Every secret is tried, also for a name that can't be right: how long the answer takes tells nobody which it was.
-    let mut found = None;
-    for secret in &policy.auth.secrets {
-        let key = Key::md5(username, &policy.realm, &credential::password(secret, username));
-        if message.verify(Algorithm::Sha1, &key) {
-            found = Some(key);
+}
+
+impl Proof<'_, '_> {
+    fn holds(&self, key: &Key) -> bool {
+        self.message.verify(self.integrity, key)
+    }
+
+    fn asker<'m>(&self, username: Cow<'m, str>, identity: Identity, key: Key) -> Asker<'m> {
+        Asker { username, identity, key, hash: self.hash, integrity: self.answer_with }
+    }
+
+    fn by_token<'m>(&self, kid: Cow<'m, str>, token: &[u8]) -> Result<Asker<'m>, AuthFailure> {
+        let oauth = self.policy.auth.oauth.as_ref().ok_or(AuthFailure::Token)?;
+        let token = token::open(oauth, &kid, token, self.now.unix).ok_or(AuthFailure::Token)?;
+        if !self.holds(&token.key) {
+            return Err(AuthFailure::Token);
         }
+        Ok(self.asker(kid, Identity::Token { expires: token.expires }, token.key))
     }
-    if policy.auth.secrets.is_empty() {
-        let key = Key::md5(username, &policy.realm, "");
-        core::hint::black_box(message.verify(Algorithm::Sha1, &key));
+
+    fn look_up<'m>(&self, username: Cow<'m, str>) -> Result<Asker<'m>, AuthFailure> {
+        let auth = &self.policy.auth;
+        if let Some(keys) = auth.users.get(&*username) {
+            let key = match self.hash {
+                PasswordAlgorithm::Md5 => &keys.md5,
+                PasswordAlgorithm::Sha256 => &keys.sha256,
+            };
+            let key = key.as_ref().filter(|key| self.holds(key)).ok_or(AuthFailure::WrongPassword)?;
+            return Ok(self.asker(username, Identity::Static, key.clone()));
+        }
+        let expires = credential::expiry(&username);
+        // Every secret is tried, also for a name that can't be right: how long the answer takes tells nobody which it was.
+        let mut found = None;
+        for secret in &auth.secrets {
+            let key = self.hash.key(&username, &self.policy.realm, &credential::password(secret, &username));
+            if self.holds(&key) {
+                found = Some(key);
+            }
+        }
+        if auth.secrets.is_empty() {
+            let key = self.hash.key(&username, &self.policy.realm, "");
+            core::hint::black_box(self.holds(&key));
+        }
+        let expires = expires.ok_or(AuthFailure::UnknownUser)?;
+        let key = found.ok_or(AuthFailure::WrongPassword)?;
+        if expires <= self.now.unix {
+            return Err(AuthFailure::Expired);
+        }
+        let latest = self.now.unix.0.saturating_add(auth.max_ttl.saturating_add(CLOCK_SKEW).as_secs());
+        if expires.0 > latest {
+            return Err(AuthFailure::TtlTooLong);
+        }
+        Ok(self.asker(username, Identity::TimeLimited { expires }, key))
     }
-    let expires = expires.ok_or(AuthFailure::UnknownUser)?;
-    let key = found.ok_or(AuthFailure::WrongPassword)?;
-    if expires <= now.unix {
-        return Err(AuthFailure::Expired);
-    }
-    let latest = now.unix.0.saturating_add(policy.auth.max_ttl.saturating_add(CLOCK_SKEW).as_secs());
-    if expires.0 > latest {
-        return Err(AuthFailure::TtlTooLong);
-    }
-    Ok(Asker { username, identity: Identity::TimeLimited { expires }, key })
+}
+
+/// Seconds of one step of a nonce's life.
+fn step(auth: &Auth) -> u64 {
+    (auth.nonce_lifetime.as_secs() / NONCE_STEPS).max(1)
 }
 
 fn is_ours(auth: &Auth, now: Instant, tuple: &FiveTuple, nonce: &[u8]) -> bool {
-    let Some(encoded) = nonce.strip_prefix(NONCE_COOKIE) else { return false };
-    let mut decoded = [0; 4 + NONCE_MAC];
-    if STANDARD.decode_slice(encoded, &mut decoded) != Ok(decoded.len()) {
+    let Some((features, [low, ..])) =
+        nonce.strip_prefix(NONCE_COOKIE).and_then(<[u8]>::split_first_chunk::<{ PLAIN.len() }>)
+    else {
         return false;
-    }
-    let [t0, t1, t2, t3, ..] = decoded;
-    let made = u32::from_be_bytes([t0, t1, t2, t3]);
-    let age = (now.as_secs() as u32).wrapping_sub(made);
-    equal(&nonce_of(auth, made, tuple), nonce) && u64::from(age) <= auth.nonce_lifetime.as_secs()
+    };
+    let Some(low) = BASE64.iter().position(|digit| digit == low) else { return false };
+    let (now, step) = (now.as_secs(), step(auth));
+    // The latest moment whose last six bits are these.
+    let made = (now / step).wrapping_sub((now / step).wrapping_sub(low as u64) % 64);
+    let is_young = now.checked_sub(made.wrapping_mul(step)).is_some_and(|age| age <= auth.nonce_lifetime.as_secs());
+    equal(&nonce_of(auth, features, made, tuple), nonce) && is_young
 }
 
-fn nonce_of(auth: &Auth, made: u32, tuple: &FiveTuple) -> [u8; NONCE_LEN] {
-    let made = made.to_be_bytes();
+fn nonce_of(auth: &Auth, features: &[u8; 4], made: u64, tuple: &FiveTuple) -> [u8; NONCE_LEN] {
     let port = tuple.client.port().to_be_bytes();
     let ip = match tuple.client.ip() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),
     };
-    let mac = hmac_sha1(auth.nonce_key.expose(), &[&made, &ip, &port]);
-    let mut raw = [0; 4 + NONCE_MAC];
-    raw.iter_mut().zip(made.iter().chain(&mac)).for_each(|(to, from)| *to = *from);
-    let mut encoded = [0; 16];
-    let _ = STANDARD.encode_slice(raw, &mut encoded); // 12 bytes are 16 characters: it always fits
+    let mac = hmac_sha1(auth.nonce_key.expose(), &[features, &made.to_be_bytes(), &ip, &port]);
+    let digit = |bits: u8| BASE64[usize::from(bits % 64)];
+    let tail = core::iter::once(digit((made % 64) as u8)).chain(mac.into_iter().map(digit));
     let mut nonce = [0; NONCE_LEN];
-    nonce.iter_mut().zip(NONCE_COOKIE.iter().chain(&encoded)).for_each(|(to, from)| *to = *from);
+    let bytes = NONCE_COOKIE.iter().chain(features).copied().chain(tail);
+    nonce.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
     nonce
 }

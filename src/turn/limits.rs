@@ -29,6 +29,16 @@ impl Bucket {
     }
 }
 
+impl Bucket {
+    /// Takes `amount` out of a bucket that fills at `rate` a second, whether it holds as much or not. When it is over a
+    /// second's worth in debt, the moment when it no longer is.
+    pub(super) fn charge(&mut self, now: Instant, rate: u64, amount: u64) -> Option<Instant> {
+        let full_at = self.full_at.0.max(now.0).saturating_add(cost(rate, amount));
+        self.full_at = Instant(full_at);
+        (full_at - now.0 > SECOND).then(|| Instant(full_at - SECOND))
+    }
+}
+
 /// A bucket that several threads take from; the same rule.
 #[derive(Debug, Default)]
 pub struct SharedBucket(AtomicU64);
@@ -42,9 +52,14 @@ impl SharedBucket {
 
 /// When a bucket is full again after `amount` is taken; `None` when it does not hold as much.
 fn taken(full_at: u64, now: Instant, rate: u64, amount: u64) -> Option<u64> {
-    let cost = u64::try_from(u128::from(amount) * u128::from(SECOND) / u128::from(rate.max(1))).unwrap_or(u64::MAX);
+    let cost = cost(rate, amount);
     let debt = full_at.saturating_sub(now.0);
     (debt == 0 || debt.saturating_add(cost) <= SECOND).then(|| now.0.saturating_add(debt).saturating_add(cost))
+}
+
+/// How long a bucket that fills at `rate` a second takes for `amount`, in nanoseconds.
+fn cost(rate: u64, amount: u64) -> u64 {
+    u64::try_from(u128::from(amount) * u128::from(SECOND) / u128::from(rate.max(1))).unwrap_or(u64::MAX)
 }
 
 /// Answers to unauthenticated datagrams, by source network: one IPv4 address or one IPv6 /64. All workers share it,

@@ -24,7 +24,9 @@ mod allocate;
 mod allocation;
 mod auth;
 pub mod credential;
+mod discovery;
 pub mod limits;
+mod mobility;
 pub mod peers;
 mod permit;
 pub mod policy;
@@ -32,11 +34,16 @@ pub mod ports;
 pub mod refusal;
 mod relay;
 mod server;
+mod streams;
 mod table;
 pub mod tally;
+mod tcp;
+mod ticket;
+mod token;
 mod wheel;
 
 use crate::time::{Duration, Instant, Now};
+use crate::wire::icmp::Icmp;
 use crate::wire::stun::Family;
 use core::net::SocketAddr;
 use peers::RelayAddress;
@@ -44,7 +51,9 @@ use ports::Want;
 use refusal::{Dropped, Ended};
 use tally::Transport;
 
-pub use server::Server;
+pub use allocation::Protocol;
+pub use server::{Place, Server};
+pub use streams::StreamId;
 
 /// Who a client is: its address, ours, and the protocol between (RFC 8656 §2). The server's side is the address that
 /// was asked, also on a wildcard listener.
@@ -93,12 +102,57 @@ pub enum Input {
         /// From where, as clients would name that address.
         from: SocketAddr,
     },
+    /// An ICMP error came back for what a relay address has sent.
+    Icmp {
+        /// Whose relay address.
+        relay: RelayId,
+        /// Where that was sent to.
+        peer: SocketAddr,
+        /// What happened to it.
+        icmp: Icmp,
+    },
     /// The shell has tried what [`Effect::Bind`] asked for.
     Bound {
         /// For which allocation.
         relay: RelayId,
         /// The relay address, or why there is none.
         result: Result<Bound, BindError>,
+        /// The one of the other family, where [`Bind::also`] asked for it.
+        also: Option<Result<Bound, BindError>>,
+    },
+    /// The shell has tried what [`Effect::Connect`] asked for: whether the peer took the connection.
+    Connected {
+        /// For which allocation.
+        relay: RelayId,
+        /// Which connection.
+        stream: StreamId,
+        /// Whether there is one.
+        is_open: bool,
+    },
+    /// A peer has connected to a relay address (RFC 6062 §5.3). [`Effect::Accept`] keeps the connection.
+    Incoming {
+        /// Whose relay address.
+        relay: RelayId,
+        /// From where, as clients would name that address.
+        from: SocketAddr,
+    },
+    /// Bytes went between a client's connection and a peer's.
+    Carried {
+        /// For which allocation.
+        relay: RelayId,
+        /// By which of its connections.
+        stream: StreamId,
+        /// To the peer.
+        to_peer: u64,
+        /// To the client.
+        to_client: u64,
+    },
+    /// A connection with a peer is over.
+    StreamClosed {
+        /// Of which allocation.
+        relay: RelayId,
+        /// Which connection.
+        stream: StreamId,
     },
     /// A client's connection is gone.
     Closed(FiveTuple),
@@ -111,6 +165,13 @@ pub struct Bound {
     pub address: RelayAddress,
     /// Its port.
     pub port: u16,
+}
+
+impl Bound {
+    /// The relay address as clients and peers know it.
+    pub const fn told(&self) -> SocketAddr {
+        SocketAddr::new(self.address.external, self.port)
+    }
 }
 
 /// Why there is no relay socket.
@@ -141,6 +202,10 @@ pub enum Verdict {
     },
     /// It leaves to a client.
     ToClient(Path),
+    /// The packet belongs to another worker: one with that number has the allocation it speaks of.
+    Elsewhere(u8),
+    /// The allocation has used up its bandwidth: nothing more may be read for it before this moment.
+    Wait(Instant),
     /// Nothing leaves, and nothing is wrong.
     Nothing,
     /// Nothing leaves, for this reason.
@@ -158,6 +223,51 @@ impl From<Dropped> for Verdict {
 pub enum Effect {
     /// Make a relay socket and come back with [`Input::Bound`], the same packet in hand.
     Bind(Bind),
+    /// Close the relay socket of this family: the allocation lives on with the other.
+    Unbind {
+        /// Of which allocation.
+        relay: RelayId,
+        /// Which of its relay addresses.
+        family: Family,
+    },
+    /// Connect from the relay address to a peer and come back with [`Input::Connected`]; give up after 30 s.
+    Connect {
+        /// For which allocation.
+        relay: RelayId,
+        /// What the connection is called.
+        stream: StreamId,
+        /// To where.
+        peer: SocketAddr,
+        /// What kind of place that is.
+        destination: peers::Destination,
+    },
+    /// Keep the connection that [`Input::Incoming`] told of, and read nothing from it before it is joined.
+    Accept {
+        /// For which allocation.
+        relay: RelayId,
+        /// What the connection is called.
+        stream: StreamId,
+    },
+    /// Join the client's connection and the peer's, once the answer has left: bytes flow both ways, unchanged.
+    Join {
+        /// For which allocation.
+        relay: RelayId,
+        /// The peer's connection.
+        stream: StreamId,
+        /// The client's.
+        path: Path,
+    },
+    /// Close the connection with a peer, and the client's that is joined to it.
+    Close {
+        /// Of which allocation.
+        relay: RelayId,
+        /// Which connection.
+        stream: StreamId,
+    },
+    /// A path leads to an allocation, too (RFC 8016).
+    Attached(Path),
+    /// A path does not lead to an allocation any more.
+    Detached(Path),
     /// An allocation is live.
     Began {
         /// Which.
@@ -187,6 +297,10 @@ pub struct Bind {
     pub relay: RelayId,
     /// Of which family.
     pub family: Family,
+    /// Of which other family as well, if that can be had; the allocation does not depend on it.
+    pub also: Option<Family>,
+    /// For datagrams or for connections.
+    pub protocol: Protocol,
     /// Which port.
     pub want: Want,
     /// Who the quota counts.
@@ -204,6 +318,8 @@ pub struct Session {
     pub path: Path,
     /// Its relay address as clients know it.
     pub relay: SocketAddr,
+    /// The other one of a dual allocation.
+    pub second_relay: Option<SocketAddr>,
 }
 
 /// What an allocation relayed.

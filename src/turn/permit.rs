@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::Effect;
-use super::allocation::{Channel, TableError};
+use super::allocation::{Allocation, Channel, Protocol, TableError};
 use super::auth::Asker;
 use super::refusal::Refusal;
 use super::server::{Body, Decided, Question, Server};
@@ -28,7 +28,7 @@ impl Server {
         let mut count = 0;
         for peer in peers(message) {
             let ip = peer.ok_or(Refusal::BadRequest)?.ip();
-            vet(ip, allocation.family, self.policy.peers.vet_address(ip))?;
+            vet(ip, allocation, now, self.policy.peers.vet_address(ip))?;
             count += 1;
         }
         if count == 0 {
@@ -63,12 +63,15 @@ impl Server {
     ) -> Decided {
         let id = self.own(now, &question.path.tuple, asker, effects)?;
         let allocation = self.table.get_mut(id).ok_or(Refusal::AllocationMismatch)?;
+        if allocation.protocol == Protocol::Tcp {
+            return Err(Refusal::BadRequest); // there is no ChannelData between connections (RFC 6062 §5)
+        }
         let number = message.bytes::<4>(Attribute::CHANNEL_NUMBER).and_then(Result::ok).ok_or(Refusal::BadRequest)?;
         let [n0, n1, _, _] = number;
         let number = ChannelNumber::new(u16::from_be_bytes([n0, n1])).ok_or(Refusal::BadRequest)?;
         let peer = message.xor_address(Attribute::XOR_PEER_ADDRESS).and_then(Result::ok).ok_or(Refusal::BadRequest)?;
         let destination = self.policy.peers.vet(peer);
-        vet(peer.ip(), allocation.family, destination.is_some())?;
+        vet(peer.ip(), allocation, now, destination.is_some())?;
         let destination = destination.ok_or(Refusal::PeerForbidden)?;
         let swept = allocation.sweep(now);
         let limits = &self.policy.limits;
@@ -98,8 +101,9 @@ fn peers<'m>(message: &Message<'m>) -> impl Iterator<Item = Option<SocketAddr>> 
         .map(move |(_, value)| xor_address(value, &transaction).ok())
 }
 
-fn vet(ip: IpAddr, family: Family, is_permitted: bool) -> Result<(), Refusal> {
-    if Family::of(ip) != family {
+/// Whether the allocation has a relay address that this peer can be reached from, and the rules permit the peer.
+pub(super) fn vet(ip: IpAddr, allocation: &Allocation, now: Now, is_permitted: bool) -> Result<(), Refusal> {
+    if allocation.leg(Family::of(ip), now).is_none() {
         return Err(Refusal::PeerFamilyMismatch);
     }
     if is_permitted { Ok(()) } else { Err(Refusal::PeerForbidden) }

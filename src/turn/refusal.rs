@@ -32,6 +32,14 @@ pub enum Refusal {
     InsufficientCapacity,
     /// The operating system would not make the relay socket.
     ServerError,
+    /// The server takes no new allocations and names another (RFC 8489 §10).
+    TryAlternate,
+    /// Mobility is off (RFC 8016 §3.1).
+    MobilityForbidden,
+    /// There is a connection with this peer, or an attempt at one (RFC 6062 §5.2).
+    ConnectionExists,
+    /// The peer did not take the connection (RFC 6062 §5.2).
+    ConnectionFailed,
 }
 
 impl Refusal {
@@ -51,6 +59,10 @@ impl Refusal {
             Self::QuotaReached => ErrorCode::ALLOCATION_QUOTA_REACHED,
             Self::InsufficientCapacity => ErrorCode::INSUFFICIENT_CAPACITY,
             Self::ServerError => ErrorCode::SERVER_ERROR,
+            Self::TryAlternate => ErrorCode::TRY_ALTERNATE,
+            Self::MobilityForbidden => ErrorCode::MOBILITY_FORBIDDEN,
+            Self::ConnectionExists => ErrorCode::CONNECTION_ALREADY_EXISTS,
+            Self::ConnectionFailed => ErrorCode::CONNECTION_TIMEOUT_OR_FAILURE,
         }
     }
 
@@ -67,6 +79,10 @@ impl Refusal {
             Self::QuotaReached => "Allocation Quota Reached",
             Self::InsufficientCapacity => "Insufficient Capacity",
             Self::ServerError => "Server Error",
+            Self::TryAlternate => "Try Alternate",
+            Self::MobilityForbidden => "Mobility Forbidden",
+            Self::ConnectionExists => "Connection Already Exists",
+            Self::ConnectionFailed => "Connection Timeout or Failure",
         }
     }
 }
@@ -86,12 +102,21 @@ pub enum AuthFailure {
     TtlTooLong,
     /// The realm is not this server's.
     WrongRealm,
+    /// The access token is not one of ours, is over, or did not sign this message (RFC 7635).
+    Token,
 }
 
 impl AuthFailure {
     /// Every value, in the order of the metrics.
-    pub const ALL: [Self; 6] =
-        [Self::Missing, Self::UnknownUser, Self::WrongPassword, Self::Expired, Self::TtlTooLong, Self::WrongRealm];
+    pub const ALL: [Self; 7] = [
+        Self::Missing,
+        Self::UnknownUser,
+        Self::WrongPassword,
+        Self::Expired,
+        Self::TtlTooLong,
+        Self::WrongRealm,
+        Self::Token,
+    ];
 
     /// The metric label.
     pub const fn label(self) -> &'static str {
@@ -102,6 +127,7 @@ impl AuthFailure {
             Self::Expired => "expired",
             Self::TtlTooLong => "ttl_too_long",
             Self::WrongRealm => "wrong_realm",
+            Self::Token => "token",
         }
     }
 }
@@ -156,11 +182,15 @@ pub enum Dropped {
     Tls,
     /// A connection whose TLS handshake took too long.
     HandshakeTimeout,
+    /// Its time to live was used up.
+    Ttl,
+    /// The worker that has the allocation could not take it in time.
+    Handover,
 }
 
 impl Dropped {
     /// Every value, in the order of the metrics.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Noise,
         Self::Malformed,
         Self::ClassicStun,
@@ -184,6 +214,8 @@ impl Dropped {
         Self::Overflow,
         Self::Tls,
         Self::HandshakeTimeout,
+        Self::Ttl,
+        Self::Handover,
     ];
 
     /// The metric label.
@@ -212,6 +244,8 @@ impl Dropped {
             Self::Overflow => "overflow",
             Self::Tls => "tls",
             Self::HandshakeTimeout => "handshake_timeout",
+            Self::Ttl => "ttl",
+            Self::Handover => "handover",
         }
     }
 }

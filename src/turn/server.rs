@@ -5,22 +5,28 @@
 
 use super::allocate::{self, Allocated};
 use super::allocation::{Allocation, Swept};
-use super::auth::{self, Asker};
+use super::auth::{self, Asker, Directory};
+use super::discovery::{self, Discovered};
 use super::limits::Strangers;
 use super::policy::Policy;
 use super::refusal::{AuthFailure, Dropped, Ended, Refusal};
+use super::streams::StreamId;
 use super::table::{NOT_DUE, Table};
 use super::tally::{Tally, Transport};
+use super::ticket::TICKET_LEN;
 use super::wheel::Wheel;
-use super::{Effect, FiveTuple, Input, Path, RelayId, Verdict, is_over};
+use super::{Effect, FiveTuple, Input, Path, RelayId, Verdict};
 use crate::time::{Duration, Instant, Now};
 use crate::wire::codes::{Attribute, Class, HEADER, Method};
 use crate::wire::integrity::{Algorithm, Key};
+use crate::wire::packet::Marks;
 use crate::wire::reply::Reply;
-use crate::wire::stun::{Malformed, Message, TransactionId};
+use crate::wire::stun::{Family, Malformed, Message, TransactionId};
 use crate::wire::{self, Kind, Packet};
+use core::net::{IpAddr, SocketAddr};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One worker's share of the relay: every allocation whose client the kernel hashed to this worker.
@@ -30,10 +36,24 @@ pub struct Server {
     pub(super) tally: Arc<Tally>,
     pub(super) table: Table,
     pub(super) rng: ChaCha12Rng,
+    /// Which worker this is, among how many.
+    pub(super) place: Place,
+    /// Whose the connections with peers are, by their ids; the allocations own them.
+    pub(super) streams: BTreeMap<StreamId, RelayId>,
+    directory: Directory,
     wheel: Wheel,
     strangers: Arc<Strangers>,
     /// Kept between ticks so that none allocates.
     due: Vec<u32>,
+}
+
+/// A worker among the workers of a server: ids that others must understand carry the number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Counted from 0.
+    pub number: u8,
+    /// How many there are.
+    pub count: u8,
 }
 
 /// The comprehension-required attributes this server understands; others in a request get 420 (RFC 8489 §6.3.1).
@@ -53,8 +73,13 @@ const UNDERSTOOD: &[Attribute] = &[
     Attribute::REQUESTED_ADDRESS_FAMILY,
     Attribute::EVEN_PORT,
     Attribute::REQUESTED_TRANSPORT,
+    Attribute::DONT_FRAGMENT,
+    Attribute::MESSAGE_INTEGRITY_SHA256,
+    Attribute::PASSWORD_ALGORITHM,
+    Attribute::USERHASH,
     Attribute::XOR_MAPPED_ADDRESS,
     Attribute::RESERVATION_TOKEN,
+    Attribute::CONNECTION_ID,
 ];
 
 /// The shortest TURN request that is challenged over UDP, in bytes: an Allocate with the one attribute it needs. Shorter
@@ -79,20 +104,22 @@ pub(super) struct Question {
 /// A decided request.
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// What it is signed with: the asker's key, once the asker is known.
-    pub(super) key: Option<Key>,
+    /// What it is signed with: the asker's key, once the asker is known, and by which attribute.
+    pub(super) signature: Option<(Key, Algorithm)>,
     pub(super) result: Result<Body, Refusal>,
 }
 
 /// What a success response says.
 #[derive(Clone, Debug)]
 pub(super) enum Body {
-    /// XOR-MAPPED-ADDRESS.
-    Binding,
+    /// XOR-MAPPED-ADDRESS, and what NAT behaviour discovery adds.
+    Binding(Option<Discovered>),
     /// The relay address, the time left, the token.
     Allocated(Allocated),
-    /// The time left.
-    Refreshed(Duration),
+    /// The time left, and the next ticket.
+    Refreshed { left: Duration, ticket: Option<[u8; TICKET_LEN]> },
+    /// CONNECTION-ID.
+    Connected(StreamId),
     /// Nothing.
     Done,
 }
@@ -102,6 +129,9 @@ impl Server {
     pub fn new(policy: Arc<Policy>, tally: Arc<Tally>, now: Now, seed: [u8; 32]) -> Self {
         let mut rng = ChaCha12Rng::from_seed(seed);
         Self {
+            directory: Directory::new(&policy),
+            place: Place { number: 0, count: 1 },
+            streams: BTreeMap::new(),
             policy,
             tally,
             table: Table::new(rng.next_u64()),
@@ -119,18 +149,42 @@ impl Server {
         self
     }
 
+    /// Makes it one worker of several.
+    #[must_use]
+    pub fn with_place(mut self, place: Place) -> Self {
+        self.place = place;
+        self
+    }
+
     /// One thing happened; at most one packet leaves because of it, and it is in `packet` already.
     pub fn handle(&mut self, now: Now, input: Input, packet: &mut Packet, effects: &mut Vec<Effect>) -> Verdict {
         match input {
             Input::Client(path) => self.client_packet(now, path, packet, effects),
             Input::Peer { relay, from } => self.peer_data(now, relay, from, packet),
-            Input::Bound { relay, result } => self.bound(now, relay, result, packet, effects),
-            Input::Closed(tuple) => {
-                if let Some(id) = self.table.find(&tuple) {
-                    self.end(now, id, Ended::Disconnected, effects);
-                }
+            Input::Icmp { relay, peer, icmp } => self.icmp(now, relay, peer, icmp, packet),
+            Input::Bound { relay, result, also } => self.bound(now, relay, result, also, packet, effects),
+            Input::Connected { relay, stream, is_open } => self.connected(now, relay, stream, is_open, packet),
+            Input::Incoming { relay, from } => self.incoming(now, relay, from, packet, effects),
+            Input::Carried { relay, to_peer, to_client, .. } => self.carried(now, relay, to_peer, to_client),
+            Input::StreamClosed { relay, stream } => {
+                self.stream_closed(relay, stream);
                 Verdict::Nothing
             }
+            Input::Closed(tuple) => {
+                self.closed(now, &tuple, effects);
+                Verdict::Nothing
+            }
+        }
+    }
+
+    /// A client's connection is gone, and its allocation with it, unless that may move to another (RFC 8016).
+    fn closed(&mut self, now: Now, tuple: &FiveTuple, effects: &mut Vec<Effect>) {
+        let Some(id) = self.table.find(tuple) else { return };
+        let Some(allocation) = self.table.get(id) else { return };
+        if allocation.is_moving_to(tuple) {
+            self.table.set_next(id, None);
+        } else if allocation.mobility.is_none() {
+            self.end(now, id, Ended::Disconnected, effects);
         }
     }
 
@@ -151,6 +205,7 @@ impl Server {
 
     /// Puts other rules in force, at once: what they do not permit ends.
     pub fn set_policy(&mut self, now: Now, policy: Arc<Policy>, effects: &mut Vec<Effect>) {
+        self.directory = Directory::new(&policy);
         self.policy = policy;
         let ids: Vec<RelayId> = self.table.ids().collect();
         for id in ids {
@@ -159,8 +214,11 @@ impl Server {
                 self.end(now, id, Ended::Revoked, effects);
                 continue;
             }
-            let swept = allocation.vet_again(&self.policy.peers);
+            let peers = &self.policy.peers;
+            let swept = allocation.vet_again(peers);
+            let cut = allocation.streams.take_unless(|stream| peers.vet(stream.peer).is_some());
             self.forget(swept);
+            self.close_streams(id, cut, effects);
         }
     }
 
@@ -174,7 +232,7 @@ impl Server {
 
     fn client_packet(&mut self, now: Now, path: Path, packet: &mut Packet, effects: &mut Vec<Effect>) -> Verdict {
         match wire::classify(packet.data()) {
-            Some(Kind::ChannelData) => self.channel_data(now, &path.tuple, packet),
+            Some(Kind::ChannelData) => self.channel_data(now, &path.tuple, packet, effects),
             Some(Kind::Stun) => self.stun(now, path, packet, effects),
             Some(Kind::Tls | Kind::Other) | None => Dropped::Noise.into(),
         }
@@ -195,7 +253,7 @@ impl Server {
         };
         match (message.class, message.method) {
             (Class::Request, _) => {}
-            (Class::Indication, Method::SEND) => return self.send(now, &path.tuple, packet),
+            (Class::Indication, Method::SEND) => return self.send(now, &path.tuple, packet, effects),
             (Class::Indication, Method::BINDING) => return Verdict::Nothing, // a keep-alive (RFC 8489 §12)
             (Class::Indication | Class::Success | Class::Error, _) => return Dropped::Unexpected.into(),
         }
@@ -205,11 +263,26 @@ impl Server {
             transaction: message.transaction,
             fingerprint: message.has_fingerprint(),
         };
+        if let Some(worker) = self.home(&message, &path.tuple) {
+            return Verdict::Elsewhere(worker);
+        }
         self.tally.request(message.method, path.tuple.transport);
         match self.request(now, &question, &message, effects) {
             Ok(Some(answer)) => self.write(now, &question, answer, packet),
             Ok(None) => Verdict::Nothing,
             Err(dropped) => dropped.into(),
+        }
+    }
+
+    /// The worker that has what a request speaks of, when it is another than this.
+    fn home(&self, message: &Message<'_>, tuple: &FiveTuple) -> Option<u8> {
+        if self.place.count < 2 || self.table.find(tuple).is_some() {
+            return None;
+        }
+        match message.method {
+            Method::CONNECTION_BIND if tuple.transport.is_stream() => self.stream_home(message),
+            Method::REFRESH => self.ticket_home(message),
+            _ => None,
         }
     }
 
@@ -228,40 +301,69 @@ impl Server {
             Method::REFRESH => Some(Self::refresh),
             Method::CREATE_PERMISSION => Some(Self::create_permission),
             Method::CHANNEL_BIND => Some(Self::channel_bind),
+            Method::CONNECT => Some(Self::connect),
+            Method::CONNECTION_BIND => Some(Self::connection_bind),
             _ => return Err(Dropped::UnknownMethod),
         };
         let tuple = &question.path.tuple;
         if chapter.is_none() && self.policy.auth.anonymous_stun {
-            let result = if is_understood(message) { Ok(Body::Binding) } else { Err(Refusal::UnknownAttributes) };
-            return Ok(Some(Answer { key: None, result }));
+            return Ok(Some(Answer { signature: None, result: self.binding(question, message) }));
         }
         let known = self.live(now, tuple, effects).and_then(|id| self.table.get(id));
-        let asker = match auth::authenticate(&self.policy, now, tuple, message, known) {
+        let asker = match auth::authenticate(&self.policy, &self.directory, now, tuple, message, known) {
             Ok(asker) => asker,
             Err(Refusal::Unauthenticated(AuthFailure::Missing)) if is_short(message, tuple.transport) => {
-                return Ok(Some(Answer { key: None, result: Err(Refusal::BadRequest) }));
+                return Ok(Some(Answer { signature: None, result: Err(Refusal::BadRequest) }));
             }
-            Err(refusal) => return Ok(Some(Answer { key: None, result: Err(refusal) })),
+            Err(refusal) => return Ok(Some(Answer { signature: None, result: Err(refusal) })),
         };
         let decided = match chapter {
-            _ if !is_understood(message) => Err(Refusal::UnknownAttributes),
+            None => self.binding(question, message).map(Some),
+            Some(_) if !self.understands(message, tuple) => Err(Refusal::UnknownAttributes),
             Some(chapter) => chapter(self, now, question, message, &asker, effects),
-            None => Ok(Some(Body::Binding)),
         };
         let result = match decided {
             Ok(Some(body)) => Ok(body),
             Ok(None) => return Ok(None),
             // A challenge is never signed: whoever gets one is not known, or not any more.
-            Err(refusal @ Refusal::Unauthenticated(_)) => return Ok(Some(Answer { key: None, result: Err(refusal) })),
+            Err(refusal @ Refusal::Unauthenticated(_)) => {
+                return Ok(Some(Answer { signature: None, result: Err(refusal) }));
+            }
             Err(refusal) => Err(refusal),
         };
-        Ok(Some(Answer { key: Some(asker.key), result }))
+        Ok(Some(Answer { signature: Some((asker.key, asker.integrity)), result }))
+    }
+
+    fn binding(&self, question: &Question, message: &Message<'_>) -> Result<Body, Refusal> {
+        let tuple = &question.path.tuple;
+        if !self.understands(message, tuple) {
+            return Err(Refusal::UnknownAttributes);
+        }
+        discovery::read(&self.policy, tuple, message).map(Body::Binding)
+    }
+
+    fn understands(&self, message: &Message<'_>, tuple: &FiveTuple) -> bool {
+        self.unknown(message, tuple).next().is_none()
+    }
+
+    /// The attributes that this server would have to understand and does not (RFC 8489 §6.3.1).
+    fn unknown<'m>(&self, message: &Message<'m>, tuple: &FiveTuple) -> impl Iterator<Item = Attribute> + use<'m> {
+        let discovery = message.method == Method::BINDING && discovery::is_on(&self.policy, tuple);
+        let oauth = self.policy.auth.oauth.is_some();
+        message.unknown_required(UNDERSTOOD).filter(move |attribute| {
+            !(discovery && discovery::ATTRIBUTES.contains(attribute) || oauth && *attribute == Attribute::ACCESS_TOKEN)
+        })
+    }
+
+    /// Where a client is sent while the server drains: the first address of its own family (RFC 8489 §10).
+    pub(super) fn alternate(&self, client: IpAddr) -> Option<SocketAddr> {
+        self.policy.redirect.servers.iter().copied().find(|server| server.is_ipv4() == client.is_ipv4())
     }
 
     /// Writes an answer into the packet.
     pub(super) fn write(&mut self, now: Now, question: &Question, answer: Answer, packet: &mut Packet) -> Verdict {
         let tuple = &question.path.tuple;
-        let is_proven = answer.key.is_some();
+        let is_proven = answer.signature.is_some();
         let rate = self.policy.limits.unauthenticated_per_ip;
         // Whoever may have forged the source gets few answers; over a connection nobody can (RFC 8656 §21.1).
         if !is_proven
@@ -272,14 +374,15 @@ impl Server {
             return Dropped::UnauthenticatedLimit.into();
         }
         let (unknown, unknown_count) = match answer.result {
-            Err(Refusal::UnknownAttributes) => unknown(packet),
+            Err(Refusal::UnknownAttributes) => self.list_unknown(packet, tuple),
             _ => ([Attribute(0); MAX_UNKNOWN], 0),
         };
+        packet.marks = Marks::default();
         let mut reply = match &answer.result {
             Ok(body) => {
                 self.tally.success(question.method);
                 let mut reply = Reply::success(packet.space(), question.method, question.transaction);
-                body.write(&mut reply, tuple);
+                body.write(&mut reply, question);
                 reply
             }
             Err(refusal) => {
@@ -288,9 +391,24 @@ impl Server {
                 let mut reply = Reply::error(packet.space(), question.method, question.transaction, code, reason);
                 match refusal {
                     Refusal::Unauthenticated(_) | Refusal::StaleNonce => {
-                        let nonce = auth::nonce(&self.policy.auth, now.mono, tuple);
+                        let auth = &self.policy.auth;
+                        let nonce = auth::nonce(auth, &self.directory, now.mono, tuple);
                         reply.bytes(Attribute::REALM, self.policy.realm.as_bytes());
                         reply.bytes(Attribute::NONCE, &nonce);
+                        if self.directory.offers_algorithms {
+                            reply.bytes(Attribute::PASSWORD_ALGORITHMS, &auth::OFFER);
+                        }
+                        if let Some(oauth) = &auth.oauth {
+                            reply.bytes(Attribute::THIRD_PARTY_AUTHORIZATION, oauth.server_name.as_bytes());
+                        }
+                    }
+                    Refusal::TryAlternate => {
+                        if let Some(server) = self.alternate(tuple.client.ip()) {
+                            reply.address(Attribute::ALTERNATE_SERVER, server);
+                        }
+                        if let Some(domain) = &self.policy.redirect.domain {
+                            reply.bytes(Attribute::ALTERNATE_DOMAIN, domain.as_bytes());
+                        }
                     }
                     Refusal::UnknownAttributes => {
                         let listed = unknown.get(..unknown_count).unwrap_or_default();
@@ -305,30 +423,49 @@ impl Server {
                     | Refusal::UnsupportedTransport
                     | Refusal::QuotaReached
                     | Refusal::InsufficientCapacity
-                    | Refusal::ServerError => {}
+                    | Refusal::ServerError
+                    | Refusal::MobilityForbidden
+                    | Refusal::ConnectionExists
+                    | Refusal::ConnectionFailed => {}
                 }
                 reply
             }
         };
-        if let Some(key) = &answer.key {
+        if let Some((key, algorithm)) = &answer.signature {
             if matches!(question.method, Method::ALLOCATE | Method::REFRESH) {
                 reply.bytes(Attribute::SOFTWARE, SOFTWARE);
             }
-            reply.sign(Algorithm::Sha1, key);
+            reply.sign(*algorithm, key);
         }
         if question.fingerprint {
             reply.fingerprint();
         }
         let Some(len) = reply.finish() else { return Dropped::Overflow.into() };
         packet.set_len(len);
-        Verdict::ToClient(question.path)
+        match answer.result {
+            Ok(Body::Binding(Some(discovered))) => Verdict::ToClient(discovered.path(question.path)),
+            _ => Verdict::ToClient(question.path),
+        }
+    }
+
+    /// The unknown attributes of the request in `packet`, read again before the answer overwrites it.
+    fn list_unknown(&self, packet: &Packet, tuple: &FiveTuple) -> ([Attribute; MAX_UNKNOWN], usize) {
+        let mut list = [Attribute(0); MAX_UNKNOWN];
+        let mut count = 0;
+        if let Ok(message) = Message::parse(packet.data()) {
+            for (to, from) in list.iter_mut().zip(self.unknown(&message, tuple)) {
+                *to = from;
+                count += 1;
+            }
+        }
+        (list, count)
     }
 
     /// The live allocation on a 5-tuple. One whose time is over ends here, to the second.
     pub(super) fn live(&mut self, now: Now, tuple: &FiveTuple, effects: &mut Vec<Effect>) -> Option<RelayId> {
         let id = self.table.find(tuple)?;
         let allocation = self.table.get(id)?;
-        if allocation.bound.is_some() && is_over(allocation.expires, now) {
+        if allocation.is_bound() && allocation.is_over(now) {
             self.end(now, id, Ended::Expired, effects);
             return None;
         }
@@ -346,14 +483,17 @@ impl Server {
 
     /// Takes an allocation out of the world.
     pub(super) fn end(&mut self, now: Now, id: RelayId, why: Ended, effects: &mut Vec<Effect>) {
-        let Some(allocation) = self.table.remove(id) else { return };
+        let Some(mut allocation) = self.table.remove(id) else { return };
         self.forget(allocation.entries());
-        if allocation.bound.is_none() {
-            return;
-        }
+        let streams = allocation.streams.take_unless(|_| false);
+        self.close_streams(id, streams, effects);
+        let Some(family) = allocation.counted else { return };
         let lived = now.mono - allocation.born;
-        self.tally.allocations_of(allocation.path.tuple.transport, allocation.family).sub(1);
+        self.tally.allocations_of(allocation.path.tuple.transport, family).sub(1);
         self.tally.ended(lived);
+        if let Some((next, _)) = allocation.mobility.as_deref().and_then(|mobility| mobility.next) {
+            effects.push(Effect::Detached(next));
+        }
         effects.push(Effect::Ended { relay: id, session: allocation.session(), usage: allocation.usage, lived, why });
     }
 
@@ -365,12 +505,22 @@ impl Server {
         *due = NOT_DUE;
         let Some(id) = self.table.id(slot) else { return };
         let Some(allocation) = self.table.get_mut(id) else { return };
-        if is_over(allocation.expires, now) {
+        if allocation.is_bound() && allocation.is_over(now) {
             self.end(now, id, Ended::Expired, effects);
             return;
         }
-        let swept = allocation.sweep(now);
+        let mut swept = allocation.sweep(now);
+        for family in [Family::V4, Family::V6] {
+            if allocation.has_leg(family) && allocation.leg(family, now).is_none() {
+                let with_it = allocation.remove_leg(family);
+                swept.permissions += with_it.permissions;
+                swept.channels += with_it.channels;
+                effects.push(Effect::Unbind { relay: id, family });
+            }
+        }
+        let overdue = allocation.streams.take_overdue(now);
         self.forget(swept);
+        self.close_streams(id, overdue, effects);
         self.schedule(id);
     }
 
@@ -384,14 +534,24 @@ impl Server {
 pub(super) type Decided = Result<Option<Body>, Refusal>;
 
 impl Body {
-    fn write(&self, reply: &mut Reply<'_>, tuple: &FiveTuple) {
+    fn write(&self, reply: &mut Reply<'_>, question: &Question) {
+        let tuple = &question.path.tuple;
         match self {
-            Self::Binding => {
+            Self::Binding(discovered) => {
                 reply.xor_address(Attribute::XOR_MAPPED_ADDRESS, tuple.client);
+                if let Some(discovered) = discovered {
+                    discovered.write(reply, tuple.client, question.fingerprint);
+                }
             }
             Self::Allocated(allocated) => allocate::write(allocated, reply, tuple),
-            Self::Refreshed(lifetime) => {
-                reply.number(Attribute::LIFETIME, whole_seconds(*lifetime));
+            Self::Refreshed { left, ticket } => {
+                reply.number(Attribute::LIFETIME, whole_seconds(*left));
+                if let Some(ticket) = ticket {
+                    reply.bytes(Attribute::MOBILITY_TICKET, ticket);
+                }
+            }
+            Self::Connected(stream) => {
+                reply.number(Attribute::CONNECTION_ID, stream.0);
             }
             Self::Done => {}
         }
@@ -408,9 +568,10 @@ pub(super) fn whole_seconds(lifetime: Duration) -> u32 {
 fn is_welcome(policy: &Policy, allocation: &Allocation) -> bool {
     match allocation.identity {
         super::allocation::Identity::Static => {
-            policy.auth.users.get(&*allocation.user).is_some_and(|keys| keys.md5.as_ref() == Some(&allocation.key))
+            let keys = policy.auth.users.get(&*allocation.user);
+            keys.is_some_and(|keys| [&keys.md5, &keys.sha256].contains(&&Some(allocation.key.clone())))
         }
-        super::allocation::Identity::TimeLimited { .. } => true,
+        super::allocation::Identity::TimeLimited { .. } | super::allocation::Identity::Token { .. } => true,
     }
 }
 
@@ -424,19 +585,6 @@ fn is_short(message: &Message<'_>, transport: Transport) -> bool {
     let fingerprint = if message.has_fingerprint() { 8 } else { 0 };
     let is_turn = message.method != Method::BINDING;
     transport == Transport::Udp && is_turn && message.len() < MIN_CHALLENGED + fingerprint
-}
-
-/// The unknown attributes of the request in `packet`, read again before the answer overwrites it.
-fn unknown(packet: &Packet) -> ([Attribute; MAX_UNKNOWN], usize) {
-    let mut list = [Attribute(0); MAX_UNKNOWN];
-    let mut count = 0;
-    if let Ok(message) = Message::parse(packet.data()) {
-        for (to, from) in list.iter_mut().zip(message.unknown_required(UNDERSTOOD)) {
-            *to = from;
-            count += 1;
-        }
-    }
-    (list, count)
 }
 
 impl From<AuthFailure> for Refusal {

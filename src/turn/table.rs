@@ -1,14 +1,19 @@
 //! Where the allocations are: a slab, and one index from 5-tuple to slot.
 //!
 //! The slab is the only owner; the index holds slot numbers and compares against the slab, so the two cannot disagree
-//! about a key. Relay sockets carry their [`RelayId`] and need no index.
+//! about a key. An allocation on the move stands there twice, once for each of its paths. Relay sockets carry their
+//! [`RelayId`] and need no index.
 #![forbid(unsafe_code)]
 
 use super::allocation::Allocation;
-use super::{FiveTuple, RelayId};
+use super::{FiveTuple, Path, RelayId};
+use crate::wire::stun::TransactionId;
 use core::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+
+/// Marks an entry of the index that stands for the path an allocation moves to.
+const NEXT: u32 = 1 << 31;
 
 /// Uses of a slot before its ids repeat: 2^24, so that an id and a kind fit the 64 bits of an epoll event.
 const GENERATION: u32 = 0x00FF_FFFF;
@@ -41,8 +46,8 @@ impl Table {
 
     /// The allocation on this 5-tuple.
     pub(super) fn find(&self, tuple: &FiveTuple) -> Option<RelayId> {
-        let matches = |index: &u32| self.slots.get(*index as usize).is_some_and(|slot| slot.is_on(tuple));
-        let index = *self.by_tuple.find(self.hash.hash_one(tuple), matches)?;
+        let matches = |entry: &u32| self.key(*entry) == Some(tuple);
+        let index = *self.by_tuple.find(self.hash.hash_one(tuple), matches)? & !NEXT;
         Some(RelayId { index, generation: self.slots.get(index as usize)?.generation })
     }
 
@@ -72,27 +77,44 @@ impl Table {
         });
         let slot = &mut self.slots[index as usize];
         let id = RelayId { index, generation: slot.generation };
-        let hash = self.hash.hash_one(allocation.path.tuple);
         slot.allocation = Some(Box::new(allocation));
-        let (slots, hasher) = (&self.slots, &self.hash);
-        self.by_tuple.insert_unique(hash, index, |index| {
-            slots[*index as usize].allocation.as_ref().map_or(0, |held| hasher.hash_one(held.path.tuple))
-        });
+        self.index(index);
         id
+    }
+
+    /// Lets an allocation be found by the path it moves to, and no longer by the one it was to move to before. The
+    /// 5-tuple must not be in use.
+    pub(super) fn set_next(&mut self, id: RelayId, next: Option<(Path, TransactionId)>) {
+        self.unindex(id.index | NEXT);
+        let Some(mobility) = self.get_mut(id).and_then(|allocation| allocation.mobility.as_mut()) else { return };
+        mobility.next = next;
+        if next.is_some() {
+            self.index(id.index | NEXT);
+        }
+    }
+
+    /// Ends the move of an allocation: the path it moved to is its path now.
+    pub(super) fn settle(&mut self, id: RelayId) {
+        let Some((next, _)) = self.get(id).and_then(|held| held.mobility.as_ref()).and_then(|mobility| mobility.next)
+        else {
+            return;
+        };
+        self.set_next(id, None);
+        self.unindex(id.index);
+        if let Some(allocation) = self.get_mut(id) {
+            allocation.path = next;
+            self.index(id.index);
+        }
     }
 
     /// Takes the allocation out.
     pub(super) fn remove(&mut self, id: RelayId) -> Option<Box<Allocation>> {
+        self.get(id)?;
+        self.unindex(id.index);
+        self.unindex(id.index | NEXT);
         let slot = self.slots.get_mut(id.index as usize)?;
-        if slot.generation != id.generation {
-            return None;
-        }
         let allocation = slot.allocation.take()?;
         slot.generation = (slot.generation + 1) & GENERATION;
-        let hash = self.hash.hash_one(allocation.path.tuple);
-        if let Ok(entry) = self.by_tuple.find_entry(hash, |index| *index == id.index) {
-            entry.remove();
-        }
         self.vacant.push(id.index);
         Some(allocation)
     }
@@ -115,10 +137,31 @@ impl Table {
         };
         self.slots.iter().enumerate().filter_map(id)
     }
+
+    /// The 5-tuple that an entry of the index stands for.
+    fn key(&self, entry: u32) -> Option<&FiveTuple> {
+        key(&self.slots, entry)
+    }
+
+    fn index(&mut self, entry: u32) {
+        let (slots, hasher) = (&self.slots, &self.hash);
+        let hash = |entry: &u32| key(slots, *entry).map_or(0, |tuple| hasher.hash_one(tuple));
+        self.by_tuple.insert_unique(hash(&entry), entry, hash);
+    }
+
+    fn unindex(&mut self, entry: u32) {
+        let Some(hash) = self.key(entry).map(|tuple| self.hash.hash_one(tuple)) else { return };
+        if let Ok(found) = self.by_tuple.find_entry(hash, |other| *other == entry) {
+            found.remove();
+        }
+    }
 }
 
-impl Slot {
-    fn is_on(&self, tuple: &FiveTuple) -> bool {
-        self.allocation.as_ref().is_some_and(|allocation| allocation.path.tuple == *tuple)
+fn key(slots: &[Slot], entry: u32) -> Option<&FiveTuple> {
+    let allocation = slots.get((entry & !NEXT) as usize)?.allocation.as_ref()?;
+    if entry & NEXT == 0 {
+        return Some(&allocation.path.tuple);
     }
+    let (next, _) = allocation.mobility.as_ref()?.next.as_ref()?;
+    Some(&next.tuple)
 }

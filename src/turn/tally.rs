@@ -65,20 +65,24 @@ impl Transport {
 }
 
 /// The methods that requests are counted by; the last stands for all others.
-pub const METHODS: [Method; 6] = [
+pub const METHODS: [Method; 8] = [
     Method::BINDING,
     Method::ALLOCATE,
     Method::REFRESH,
     Method::CREATE_PERMISSION,
     Method::CHANNEL_BIND,
+    Method::CONNECT,
+    Method::CONNECTION_BIND,
     Method::OTHER,
 ];
 
 /// The error codes that answers are counted by.
-pub const CODES: [ErrorCode; 13] = [
+pub const CODES: [ErrorCode; 17] = [
+    ErrorCode::TRY_ALTERNATE,
     ErrorCode::BAD_REQUEST,
     ErrorCode::UNAUTHENTICATED,
     ErrorCode::FORBIDDEN,
+    ErrorCode::MOBILITY_FORBIDDEN,
     ErrorCode::UNKNOWN_ATTRIBUTE,
     ErrorCode::ALLOCATION_MISMATCH,
     ErrorCode::STALE_NONCE,
@@ -86,6 +90,8 @@ pub const CODES: [ErrorCode; 13] = [
     ErrorCode::WRONG_CREDENTIALS,
     ErrorCode::UNSUPPORTED_TRANSPORT,
     ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH,
+    ErrorCode::CONNECTION_ALREADY_EXISTS,
+    ErrorCode::CONNECTION_TIMEOUT_OR_FAILURE,
     ErrorCode::ALLOCATION_QUOTA_REACHED,
     ErrorCode::SERVER_ERROR,
     ErrorCode::INSUFFICIENT_CAPACITY,

@@ -7,19 +7,20 @@
 #![forbid(unsafe_code)]
 
 use super::ledger::Admission;
+use super::peers::PeerId;
 use crate::net::poll::{Interest, Poll};
 use crate::net::tls::{self, Over, Session};
 use crate::time::{Duration, Instant, seconds};
 use crate::turn::FiveTuple;
 use crate::wire::packet::MAX_MESSAGE;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 
 /// Bytes waiting for a client that takes them slowly, encrypted or not yet; data beyond that is dropped.
 const MAX_UNSENT_DATA: usize = 256 << 10;
 /// With this many bytes waiting, nothing more is read from the client.
-const MAX_UNREAD: usize = 128 << 10;
+pub(super) const MAX_UNREAD: usize = 128 << 10;
 /// With this many bytes waiting, not even answers are queued: the connection ends.
 const MAX_UNSENT: usize = 384 << 10;
 /// Without an allocation, time from one whole message to the next, or to the first.
@@ -62,11 +63,26 @@ struct Conn {
     unsent: Vec<u8>,
     sent: usize,
     is_dirty: bool,
-    interest: Interest,
+    /// What it is watched for.
+    interest: Option<Interest>,
+    /// The peer's connection that its bytes go to and come from, once it is no TURN connection any more.
+    joined: Option<Joined>,
     last_message: Instant,
     /// Allocations on this connection: it has no time limit while there is one.
     allocations: u32,
     _admission: Admission,
+}
+
+/// What being joined to a peer's connection adds (RFC 6062).
+#[derive(Clone, Copy, Debug)]
+struct Joined {
+    peer: PeerId,
+    /// The peer takes no more for now.
+    is_held_back: bool,
+    /// The client has said its last.
+    is_ended: bool,
+    /// The peer has said its last; so will we, once everything is sent.
+    is_last_said: bool,
 }
 
 /// A connection at its beginning.
@@ -154,7 +170,8 @@ impl Conns {
             unsent: Vec::new(),
             sent: 0,
             is_dirty: false,
-            interest: Interest::Read,
+            interest: Some(Interest::Read),
+            joined: None,
             last_message: now,
             allocations: 0,
             _admission: admission,
@@ -282,16 +299,55 @@ impl Conns {
             conn.unsent.drain(..conn.sent);
             conn.sent = 0;
         }
-        let interest = match conn.waiting() {
-            0 => Interest::Read,
-            waiting if waiting < MAX_UNREAD => Interest::ReadWrite,
-            _ => Interest::Write, // whoever does not take answers may not ask for more
-        };
-        if conn.interest != interest {
-            conn.interest = interest;
-            poll.modify(conn.stream.as_fd(), token(id), interest).map_err(|_| End::Gone)?;
+        conn.say_last();
+        conn.watch(poll, token(id))
+    }
+
+    /// Makes a connection one end of a joined pair: what comes on it is no message any more.
+    pub(super) fn join(&mut self, id: ConnId, peer: PeerId) {
+        if let Some(conn) = self.get_mut(id) {
+            conn.joined = Some(Joined { peer, is_held_back: false, is_ended: false, is_last_said: false });
         }
-        Ok(())
+    }
+
+    /// The peer's connection that this one is joined to.
+    pub(super) fn joined(&self, id: ConnId) -> Option<PeerId> {
+        self.get(id)?.joined.map(|joined| joined.peer)
+    }
+
+    /// Bytes that a client has not taken, encrypted or not yet.
+    pub(super) fn waiting(&self, id: ConnId) -> usize {
+        self.get(id).map_or(0, Conn::waiting)
+    }
+
+    /// Reads from a joined client only while its peer takes what it says.
+    pub(super) fn hold_back(&mut self, poll: &Poll, token: u64, id: ConnId, is_held_back: bool) -> Result<(), End> {
+        let Some(conn) = self.get_mut(id) else { return Ok(()) };
+        if let Some(joined) = &mut conn.joined {
+            joined.is_held_back = is_held_back;
+        }
+        conn.watch(poll, token)
+    }
+
+    /// The joined client has said its last, and may still listen.
+    pub(super) fn end_reading(&mut self, poll: &Poll, token: u64, id: ConnId) -> Result<(), End> {
+        let Some(conn) = self.get_mut(id) else { return Ok(()) };
+        if let Some(joined) = &mut conn.joined {
+            joined.is_ended = true;
+        }
+        conn.watch(poll, token)
+    }
+
+    /// The peer of a joined client has said its last: the client hears so once it has everything.
+    pub(super) fn end_sending(&mut self, id: ConnId) {
+        let Some(conn) = self.get_mut(id) else { return };
+        if let Some(joined) = &mut conn.joined {
+            joined.is_last_said = true;
+        }
+        if !conn.is_dirty {
+            conn.is_dirty = true;
+            self.dirty.push(id.index);
+        }
     }
 
     /// Closes a connection, with a word of goodbye where TLS has one; its descriptor and its place in the books are free
@@ -369,6 +425,39 @@ impl Conn {
         self.unsent.len() - self.sent + self.tls.as_ref().map_or(0, |tls| tls.clear.len())
     }
 
+    /// Tells a joined client that nothing more comes, once it has everything.
+    fn say_last(&mut self) {
+        if !self.joined.is_some_and(|joined| joined.is_last_said) || self.waiting() > 0 {
+            return;
+        }
+        if let Some(joined) = &mut self.joined {
+            joined.is_last_said = false;
+        }
+        self.say_goodbye();
+        let _ = self.stream.shutdown(Shutdown::Write); // a client that is gone already needs no farewell
+    }
+
+    /// Has it watched for what can be done with it.
+    fn watch(&mut self, poll: &Poll, token: u64) -> Result<(), End> {
+        let waiting = self.waiting();
+        // Whoever does not take answers may not ask for more.
+        let reads = waiting < MAX_UNREAD && self.joined.is_none_or(|joined| !joined.is_held_back && !joined.is_ended);
+        let interest = match (reads, waiting > 0) {
+            (true, true) => Some(Interest::ReadWrite),
+            (true, false) => Some(Interest::Read),
+            (false, true) => Some(Interest::Write),
+            (false, false) => None,
+        };
+        let watched = match (self.interest, interest) {
+            (before, now) if before == now => Ok(()),
+            (None, Some(interest)) => poll.add(self.stream.as_fd(), token, interest),
+            (_, Some(interest)) => poll.modify(self.stream.as_fd(), token, interest),
+            (_, None) => poll.remove(self.stream.as_fd()),
+        };
+        self.interest = interest;
+        watched.map_err(|_| End::Gone)
+    }
+
     /// Whether there is something for the wire. What waits to be encrypted is so once all before it has left.
     fn has_unsent(&mut self) -> Result<bool, End> {
         if self.sent < self.unsent.len() {
@@ -387,7 +476,8 @@ impl Conn {
         if self.tls.as_ref().is_some_and(|tls| tls.session.is_handshaking()) {
             return Some((self.last_message + HANDSHAKE, End::HandshakeTimeout));
         }
-        (self.allocations == 0).then_some((self.last_message + IDLE, End::Idle))
+        let is_busy = self.allocations > 0 || self.joined.is_some();
+        (!is_busy).then_some((self.last_message + IDLE, End::Idle))
     }
 
     /// Sends the last word of TLS, as far as the socket takes it at once.

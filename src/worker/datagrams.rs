@@ -2,10 +2,12 @@
 #![forbid(unsafe_code)]
 
 use super::Worker;
-use crate::net::udp::BATCH;
+use super::sockets::{self, RelaySocket};
+use crate::net::udp::{self, BATCH};
 use crate::turn::refusal::Dropped;
 use crate::turn::tally::Transport;
-use crate::turn::{FiveTuple, Input, Link, Path, RelayId};
+use crate::turn::{FiveTuple, Input, Path, RelayId};
+use crate::wire::stun::Family;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
@@ -34,18 +36,41 @@ impl Worker {
             let ip = if is_wildcard { meta.to.unwrap_or_else(|| bound.ip()) } else { bound.ip() };
             let server = SocketAddr::new(ip, bound.port());
             let tuple = FiveTuple { transport: Transport::Udp, client: meta.from, server };
-            self.dispatch(slot, Input::Client(Path { tuple, link: Link(at) }));
+            self.client_message(slot, Path { tuple, link: sockets::link(self.place(), at) });
+        }
+    }
+
+    /// Something waits on a relay socket: datagrams, or the connections of peers.
+    pub(super) fn read_relay(&mut self, id: RelayId, family: Family) {
+        match self.relays.socket(id, family) {
+            Some(RelaySocket::Datagrams { .. }) => self.read_peers(id, family),
+            Some(RelaySocket::Connections(_)) => self.accept_peers(id, family),
+            None => {}
+        }
+    }
+
+    /// What came back of what a relay socket has sent.
+    pub(super) fn read_errors(&mut self, id: RelayId, family: Family) {
+        let Some(RelaySocket::Datagrams { socket, .. }) = self.relays.socket(id, family) else { return };
+        let mut errors = Vec::new();
+        udp::errors(socket.as_fd(), |peer, icmp| errors.push((peer, icmp)));
+        for (peer, icmp) in errors {
+            let Some(peer) = self.known_as(peer) else { continue };
+            self.make_room(1);
+            let slot = self.used;
+            self.used += 1;
+            self.dispatch(slot, Input::Icmp { relay: id, peer, icmp });
         }
     }
 
     /// A few datagrams from a relay socket: one, unless it has shown that more wait.
-    pub(super) fn read_relay(&mut self, id: RelayId) {
-        let depth = self.relays.depth(id);
+    fn read_peers(&mut self, id: RelayId, family: Family) {
+        let depth = self.relays.depth(id, family);
         self.make_room(depth);
-        let Some(socket) = self.relays.socket(id) else { return };
+        let Some(socket) = self.relays.socket(id, family) else { return };
         let slots = self.slots.get_mut(self.used..self.used + depth).unwrap_or_default();
-        let Ok(count) = self.inbound.receive(socket, slots) else { return };
-        self.relays.note_depth(id, count);
+        let Ok(count) = self.inbound.receive(socket.as_fd(), slots) else { return };
+        self.relays.note_depth(id, family, count);
         let first = self.used;
         self.used += count;
         for (place, slot) in (first..first + count).enumerate() {

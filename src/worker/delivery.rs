@@ -1,12 +1,13 @@
 //! Packets out: each goes to the outbox of its socket or to its connection, and leaves at the end of the wake-up.
 #![forbid(unsafe_code)]
 
-use super::sockets::Token;
+use super::mailbox::Command;
+use super::sockets::{self, Token};
 use super::{BANDWIDTH_SLICES, Worker};
 use crate::turn::peers::Destination;
 use crate::turn::refusal::Dropped;
 use crate::turn::tally::Transport;
-use crate::turn::{RelayId, Verdict};
+use crate::turn::{Path, Verdict};
 use crate::wire::Packet;
 use std::net::SocketAddr;
 
@@ -18,34 +19,58 @@ impl Worker {
             Verdict::Dropped(why) => self.tally.count_drop(why),
             Verdict::ToPeer { .. } if !self.may_spend(slot, true) => {}
             Verdict::ToClient(_) if !self.may_spend(slot, is_data) => {}
-            Verdict::ToPeer { relay, peer, destination } => self.deliver_to_peer(slot, relay, peer, destination),
-            Verdict::ToClient(path) if path.tuple.transport == Transport::Udp => {
-                let is_wildcard = self.udp.get(path.link.0 as usize).is_some_and(|listener| listener.is_wildcard);
-                let source = is_wildcard.then(|| path.tuple.server.ip());
-                self.outbox.push_to_client(path.link.0, slot, path.tuple.client, source);
-            }
-            Verdict::ToClient(path) => {
-                let bytes = self.slots.get(slot).map(Packet::data).unwrap_or_default();
-                match self.conns.queue(path.link.0, &path.tuple, bytes, is_data) {
-                    Ok(true) => {}
-                    Ok(false) => self.tally.count_drop(Dropped::SlowClient),
-                    Err(_) => self.broken.extend(self.conns.id(path.link.0)),
-                }
-            }
+            Verdict::ToPeer { relay, peer, destination } => match self.reachable(peer, destination) {
+                Some(to) => self.outbox.push_to_peer(relay, slot, to),
+                None => self.tally.count_drop(Dropped::NoRelay),
+            },
+            Verdict::ToClient(path) => self.deliver_to_client(slot, path, is_data),
+            // Nothing is sent for these: the one is asked for by those who read, the other is handed over where it came.
+            Verdict::Wait(_) | Verdict::Elsewhere(_) => {}
         }
     }
 
-    pub(super) fn deliver_to_peer(&mut self, slot: usize, relay: RelayId, peer: SocketAddr, destination: Destination) {
-        let to = match destination {
-            Destination::Elsewhere => peer,
-            Destination::OwnRelay { local, .. } if self.ledger.is_live(local) => local,
-            Destination::OwnRelay { opened: true, .. } => peer,
-            Destination::OwnRelay { opened: false, .. } => {
-                self.tally.count_drop(Dropped::NoRelay);
-                return;
+    fn deliver_to_client(&mut self, slot: usize, path: Path, is_data: bool) {
+        let (worker, index) = sockets::link_parts(path.link);
+        if path.tuple.transport == Transport::Udp {
+            let Some((listener, is_wildcard)) = self.listener(index, path.tuple.server) else { return };
+            let source = is_wildcard.then(|| path.tuple.server.ip());
+            self.outbox.push_to_client(listener, slot, path.tuple.client, source);
+            return;
+        }
+        let bytes = self.slots.get(slot).map(Packet::data).unwrap_or_default();
+        if worker != self.place() {
+            let deliver = Command::Deliver { path, bytes: bytes.into(), is_data };
+            if !self.hand(worker, deliver) {
+                self.tally.count_drop(Dropped::Handover);
             }
-        };
-        self.outbox.push_to_peer(relay, slot, to);
+            return;
+        }
+        match self.conns.queue(index, &path.tuple, bytes, is_data) {
+            Ok(true) => {}
+            Ok(false) => self.tally.count_drop(Dropped::SlowClient),
+            Err(_) => self.broken.extend(self.conns.id(index)),
+        }
+    }
+
+    /// The listener an answer leaves by: the one that was asked, or another that has this address (RFC 5780). Every worker
+    /// has the same listeners in the same order.
+    fn listener(&self, index: u32, server: SocketAddr) -> Option<(u32, bool)> {
+        let asked = self.udp.get(index as usize)?;
+        if asked.is_wildcard || asked.address == server {
+            return Some((index, asked.is_wildcard));
+        }
+        let other = self.udp.iter().position(|listener| listener.address == server)?;
+        Some((other as u32, false))
+    }
+
+    /// Where a peer is to be reached from here: an allocation of ours by its local address, while it lives.
+    pub(super) fn reachable(&self, peer: SocketAddr, destination: Destination) -> Option<SocketAddr> {
+        match destination {
+            Destination::Elsewhere => Some(peer),
+            Destination::OwnRelay { local, .. } if self.ledger.is_live(local) => Some(local),
+            Destination::OwnRelay { opened: true, .. } => Some(peer),
+            Destination::OwnRelay { opened: false, .. } => None,
+        }
     }
 
     /// Whether the server's bandwidth has room for the data in `slot`; counts the drop when not. Answers are free: a call

@@ -1,12 +1,18 @@
-//! What the core asks to be done to the world: relay sockets made and closed, words for the log.
+//! What the core asks to be done to the world: sockets made and closed, connections begun and joined, words for the log.
 #![forbid(unsafe_code)]
 
-use super::sockets::{self, Token};
+use super::mailbox::Command;
+use super::peers::Owner;
+use super::sockets::{self, RelaySocket, Token};
 use super::{SLOTS, Worker};
 use crate::net::poll::Interest;
-use crate::net::udp;
+use crate::net::tcp;
+use crate::turn::peers::Destination;
 use crate::turn::refusal::Ended;
-use crate::turn::{Bind, BindError, Bound, Effect, Input, Path, RelayId, Session, Verdict};
+use crate::turn::{Bind, BindError, Bound, Effect, Input, Path, RelayId, Session, StreamId, Verdict};
+use crate::wire::stun::Family;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 
 impl Worker {
@@ -17,6 +23,24 @@ impl Worker {
             for effect in effects.drain(..) {
                 match effect {
                     Effect::Bind(bind) => verdict = self.bind(slot, &bind),
+                    Effect::Unbind { relay, family } => {
+                        self.send_outbox();
+                        self.relays.remove_leg(relay, family);
+                    }
+                    Effect::Connect { relay, stream, peer, destination } => {
+                        if !self.connect(relay, stream, peer, destination) {
+                            verdict = self.ask(slot, Input::Connected { relay, stream, is_open: false });
+                        }
+                    }
+                    Effect::Accept { relay, stream } => {
+                        if let Some(accepted) = self.accepted.take() {
+                            self.peers.add_held(accepted, self.owner(relay, stream));
+                        }
+                    }
+                    Effect::Join { relay, stream, path } => self.join(relay, stream, path),
+                    Effect::Close { stream, .. } => self.close_stream(stream),
+                    Effect::Attached(path) => self.attach(path, true),
+                    Effect::Detached(path) => self.attach(path, false),
                     Effect::Began { relay, session } => self.began(relay, &session),
                     Effect::Ended { relay, session, usage, lived, why } => {
                         self.ended(relay, &session, why);
@@ -25,6 +49,7 @@ impl Worker {
                             user = &*session.user,
                             client = %session.path.tuple.client,
                             relay = %session.relay,
+                            second_relay = session.second_relay.map(tracing::field::display),
                             transport = session.path.tuple.transport.label(),
                             reason = why.label(),
                             seconds = lived.as_secs(),
@@ -51,46 +76,108 @@ impl Worker {
         }
     }
 
-    pub(super) fn bind(&mut self, slot: usize, bind: &Bind) -> Verdict {
-        let result =
-            self.ledger.claim(self.now, &self.policy.limits, bind, udp::relay).and_then(|(claim, port, socket)| {
-                let token = Token::Relay(bind.relay).into();
-                self.poll.add(socket.as_fd(), token, Interest::Read).map_err(|_| {
-                    self.ledger.cancel(bind.want);
-                    BindError::NoResources
-                })?;
-                self.relays.insert(bind.relay, socket, claim);
-                Ok(Bound { address: port.address, port: port.port })
-            });
-        let Some(packet) = self.slots.get_mut(slot) else { return Verdict::Nothing };
-        self.server.handle(self.now, Input::Bound { relay: bind.relay, result }, packet, &mut self.effects)
+    /// Whose a connection with a peer is that an allocation of this worker makes.
+    fn owner(&self, relay: RelayId, stream: StreamId) -> Owner {
+        Owner { home: self.place(), relay, stream }
     }
 
-    pub(super) fn began(&mut self, relay: RelayId, session: &Session) {
-        self.count_on_conn(session, true);
+    fn bind(&mut self, slot: usize, bind: &Bind) -> Verdict {
+        let result = self.bind_one(bind, true);
+        let also = bind.also.map(|family| match result {
+            Err(BindError::Quota) => Err(BindError::Quota),
+            // The account counts the allocation once, whichever of its sockets there are.
+            _ => self.bind_one(&Bind { family, ..bind.clone() }, result.is_err()),
+        });
+        self.ask(slot, Input::Bound { relay: bind.relay, result, also })
+    }
+
+    fn bind_one(&mut self, bind: &Bind, is_counted: bool) -> Result<Bound, BindError> {
+        let open = |address| RelaySocket::open(bind.protocol, address);
+        let (claim, port, socket) = match is_counted {
+            true => self.ledger.claim(self.now, &self.policy.limits, bind, open)?,
+            false => self.ledger.claim_second(self.now, bind, open)?,
+        };
+        let family = Family::of(port.address.local);
+        let token = Token::Relay(bind.relay, family).into();
+        if self.poll.add(socket.as_fd(), token, Interest::Read).is_err() {
+            self.ledger.cancel(bind.want);
+            return Err(BindError::NoResources);
+        }
+        self.relays.insert(bind.relay, family, socket, claim);
+        Ok(Bound { address: port.address, port: port.port })
+    }
+
+    /// Asks the core once more about the packet in `slot`.
+    fn ask(&mut self, slot: usize, input: Input) -> Verdict {
+        let Some(packet) = self.slots.get_mut(slot) else { return Verdict::Nothing };
+        self.server.handle(self.now, input, packet, &mut self.effects)
+    }
+
+    /// Begins a connection with a peer. `false` when it has failed already.
+    fn connect(&mut self, relay: RelayId, stream: StreamId, peer: SocketAddr, destination: Destination) -> bool {
+        let Some(to) = self.reachable(peer, destination) else { return false };
+        let attempt = || -> io::Result<TcpStream> {
+            let socket = self.relays.socket(relay, Family::of(peer.ip()));
+            let Some(RelaySocket::Connections(listener)) = socket else { return Err(io::ErrorKind::NotFound.into()) };
+            tcp::connect(listener.local_addr()?, to)
+        };
+        let Ok(attempt) = attempt() else { return false };
+        let token = |id| Token::Peer(id).into();
+        self.peers.add_attempt(&self.poll, token, attempt, self.owner(relay, stream), self.now.mono).is_ok()
+    }
+
+    /// Joins a peer's connection to a client's, here or on the worker that has the client's.
+    fn join(&mut self, relay: RelayId, stream: StreamId, path: Path) {
+        let (worker, _) = sockets::link_parts(path.link);
+        if worker == self.place() {
+            self.join_here(self.owner(relay, stream), path);
+            return;
+        }
+        if let Some((socket, owner)) = self.peers.take(stream) {
+            let _ = self.poll.remove(socket.as_fd());
+            self.away.insert(stream, worker);
+            self.tell(worker, Command::Join { stream: socket, owner, path });
+        }
+    }
+
+    /// Counts an allocation more, or less, on a path, and lets the worker that the path leads to know where it is.
+    fn attach(&mut self, path: Path, attached: bool) {
+        let (worker, _) = sockets::link_parts(path.link);
+        if worker == self.place() {
+            self.count_on_conn(path, attached);
+        } else if attached {
+            self.tell(worker, Command::Route { path, to: self.place() });
+        } else {
+            self.tell(worker, Command::Unroute { path });
+        }
+    }
+
+    fn began(&mut self, relay: RelayId, session: &Session) {
+        self.count_on_conn(session.path, true);
         tracing::info!(
             allocation = %sockets::name(self.number, relay),
             user = &*session.user,
             client = %session.path.tuple.client,
             relay = %session.relay,
+            second_relay = session.second_relay.map(tracing::field::display),
             transport = session.path.tuple.transport.label(),
             "allocation made"
         );
     }
 
-    pub(super) fn ended(&mut self, relay: RelayId, session: &Session, why: Ended) {
+    fn ended(&mut self, relay: RelayId, session: &Session, why: Ended) {
         // What the relay still has to send leaves before its socket closes.
         self.send_outbox();
         if why != Ended::Disconnected {
-            self.count_on_conn(session, false);
+            self.attach(session.path, false);
         }
         self.relays.remove(relay);
     }
 
-    pub(super) fn count_on_conn(&mut self, session: &Session, began: bool) {
-        let Path { tuple, link } = session.path;
-        if tuple.transport.is_stream() {
-            self.conns.count_allocation(link.0, &tuple, began, self.now.mono);
+    pub(super) fn count_on_conn(&mut self, path: Path, began: bool) {
+        if path.tuple.transport.is_stream() {
+            let (_, index) = sockets::link_parts(path.link);
+            self.conns.count_allocation(index, &path.tuple, began, self.now.mono);
         }
     }
 }

@@ -1,5 +1,5 @@
 //! What the workers share: who has how many allocations and connections, which relay ports are whose, and the
-//! server's bandwidth.
+//! server's bandwidth. A dual allocation has two sockets and counts once.
 //!
 //! Locks are taken when an allocation or a connection begins or ends, never per packet; a packet reads one bit
 //! ([`Ledger::is_live`]) and only when it goes between two of our own relay ports. Every claim gives itself back; the
@@ -60,11 +60,12 @@ pub struct PortUse {
     pub used: u64,
 }
 
-/// An allocation's place in the books; dropping it clears the place.
+/// A relay socket's place in the books; dropping it clears the place.
 #[derive(Debug)]
 pub(super) struct Claim {
     ledger: Arc<Ledger>,
-    user: Box<str>,
+    /// Whose allocation is counted; the second socket of a dual one is not.
+    user: Option<Box<str>>,
     /// The port, once there is one.
     port: Option<ports::Claim>,
 }
@@ -115,9 +116,30 @@ impl Ledger {
         now: Now,
         limits: &Limits,
         bind: &Bind,
+        open: impl FnMut(SocketAddr) -> std::io::Result<S>,
+    ) -> Result<(Claim, ports::Claim, S), BindError> {
+        let claim = self.admit(limits, &bind.user)?;
+        self.claim_port(now, claim, bind, open)
+    }
+
+    /// Books the second socket of an allocation that is counted already.
+    pub(super) fn claim_second<S>(
+        self: &Arc<Self>,
+        now: Now,
+        bind: &Bind,
+        open: impl FnMut(SocketAddr) -> std::io::Result<S>,
+    ) -> Result<(Claim, ports::Claim, S), BindError> {
+        let claim = Claim { ledger: Arc::clone(self), user: None, port: None };
+        self.claim_port(now, claim, bind, open)
+    }
+
+    fn claim_port<S>(
+        &self,
+        now: Now,
+        mut claim: Claim,
+        bind: &Bind,
         mut open: impl FnMut(SocketAddr) -> std::io::Result<S>,
     ) -> Result<(Claim, ports::Claim, S), BindError> {
-        let mut claim = self.admit(limits, &bind.user)?;
         let mut chance = bind.chance;
         for attempt in 0..ATTEMPTS {
             chance[0] = chance[0].wrapping_add(attempt as u8);
@@ -193,7 +215,7 @@ impl Ledger {
         }
         accounts.allocations += 1;
         accounts.by_user.insert(user.into(), has + 1);
-        Ok(Claim { ledger: Arc::clone(self), user: user.into(), port: None })
+        Ok(Claim { ledger: Arc::clone(self), user: Some(user.into()), port: None })
     }
 
     fn set_live(&self, local: SocketAddr, is_live: bool) {
@@ -213,15 +235,25 @@ impl Ledger {
     }
 }
 
+impl Claim {
+    /// Lets the other socket of the allocation stand for it in the account.
+    pub(super) fn hand_account_to(&mut self, other: &mut Self) {
+        if let Some(user) = self.user.take() {
+            other.user = Some(user);
+        }
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         if let Some(port) = self.port {
             self.ledger.set_live(SocketAddr::new(port.address.local, port.port), false);
             lock(&self.ledger.ports).give_back(crate::net::clock::now().mono, port);
         }
+        let Some(user) = &self.user else { return };
         let mut accounts = lock(&self.ledger.accounts);
         accounts.allocations = accounts.allocations.saturating_sub(1);
-        decrement(&mut accounts.by_user, &self.user);
+        decrement(&mut accounts.by_user, user);
     }
 }
 

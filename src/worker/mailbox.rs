@@ -1,11 +1,17 @@
-//! Word from the control side to one worker, and the worker's sign of life.
+//! Word from the control side and the other workers to one worker, and the worker's sign of life.
 //!
-//! Commands are few; the queue is a list under a lock that the worker empties when its waker fires.
+//! The queue is a list under a lock that the worker empties when its waker fires. Commands are few; packets, which come
+//! only from clients that moved to a path on which the kernel leads them to another worker, are bounded.
 #![forbid(unsafe_code)]
 
+use super::peers::Owner;
 use crate::net::poll::Waker;
+use crate::time::Instant;
 use crate::turn::policy::Policy;
+use crate::turn::{FiveTuple, Input, Path, StreamId};
+use crate::wire::packet::Marks;
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +23,28 @@ pub(super) enum Command {
     SetPolicy(Arc<Policy>),
     /// End every allocation and the thread.
     Stop,
+    /// A message that reached another worker and is about an allocation of this one.
+    Packet { path: Path, marks: Marks, bytes: Box<[u8]> },
+    /// A packet for a client whose connection this worker has.
+    Deliver { path: Path, bytes: Box<[u8]>, is_data: bool },
+    /// What comes on this path is for an allocation of that worker.
+    Route { path: Path, to: u8 },
+    /// Not any more.
+    Unroute { path: Path },
+    /// A client's connection, which another worker had, is gone.
+    Closed(FiveTuple),
+    /// Join a peer's connection to this client's.
+    Join { stream: TcpStream, owner: Owner, path: Path },
+    /// Close the connection with a peer.
+    CloseStream(StreamId),
+    /// What became of a peer's connection that another worker has.
+    Told(Input),
+    /// Read nothing from a joined pair before this moment.
+    Rest { stream: StreamId, until: Instant },
 }
+
+/// Packets in one letter box at once: a worker that cannot follow loses what is beyond.
+const MAX_PACKETS: usize = 1024;
 
 /// The letter box of one worker.
 #[derive(Debug)]
@@ -42,6 +69,17 @@ impl Mailbox {
     pub(super) fn post(&self, command: Command) {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner).push(command);
         self.waker.wake();
+    }
+
+    /// Hands the worker a packet, unless too many wait there already.
+    pub(super) fn hand(&self, command: Command) -> bool {
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = commands.len() < MAX_PACKETS;
+        if has_room {
+            commands.push(command);
+            self.waker.wake();
+        }
+        has_room
     }
 
     /// Takes everything that was posted, and answers the question whether the worker lives.

@@ -9,10 +9,13 @@ mod conns;
 mod datagrams;
 mod delivery;
 mod effects;
+mod joins;
 mod ledger;
 mod mailbox;
+mod peers;
 mod sockets;
 mod streams;
+mod transfer;
 
 use crate::net::poll::{Events, Interest, Poll};
 use crate::net::tls::Certificates;
@@ -21,15 +24,17 @@ use crate::net::{self, clock};
 use crate::time::{Instant, Now};
 use crate::turn::policy::Policy;
 use crate::turn::tally::{Tally, Transport};
-use crate::turn::{Effect, Input, Server, Verdict};
+use crate::turn::{Effect, FiveTuple, Input, Place, Server, StreamId, Verdict};
 use crate::wire::Packet;
 use crate::wire::packet::SLOT;
 use conns::{ConnId, Conns, READ_ROOM};
 use ledger::Ledger;
 use mailbox::{Command, Mailbox};
+use peers::PeerConns;
 use sockets::{Outbox, Relays, TcpListener, Token, UdpListener};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -39,6 +44,8 @@ pub use sockets::StartError;
 
 /// Open files under which a start is worth a warning.
 const FEW_FILES: u64 = 4096;
+/// Workers of one server: their number is one byte in the ids that clients are given.
+const MAX_WORKERS: usize = 255;
 /// Packets in the hands of one worker at once.
 const SLOTS: usize = 256;
 /// Events of one wake-up.
@@ -82,6 +89,7 @@ pub fn start(setup: Setup) -> Result<Handle, StartError> {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         count => count,
     };
+    let count = count.min(MAX_WORKERS);
     // Before any socket: each allocation and each connection needs a descriptor.
     let files = net::raise_file_limit().unwrap_or_else(|error| {
         tracing::warn!(%error, "the limit of open files cannot be raised");
@@ -99,9 +107,11 @@ pub fn start(setup: Setup) -> Result<Handle, StartError> {
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|error| StartError::System(io::Error::other(error)))?;
     let ledger = Arc::new(Ledger::new(&setup.policy.relays, relay_ports, files, u64::from_ne_bytes(seed)));
+    let mailboxes: io::Result<Vec<_>> = shares.iter().map(|_| Mailbox::new().map(Arc::new)).collect();
+    let mailboxes: Arc<[Arc<Mailbox>]> = mailboxes.map_err(StartError::System)?.into();
     let mut handle = Handle { workers: Vec::new(), tallies: Vec::new(), ledger, listeners };
     for (number, share) in shares.into_iter().enumerate() {
-        if let Err(error) = handle.add(number, share, &setup.policy) {
+        if let Err(error) = handle.add(number, share, &setup.policy, &mailboxes) {
             handle.stop();
             return Err(error);
         }
@@ -154,13 +164,19 @@ impl Handle {
         }
     }
 
-    fn add(&mut self, number: usize, share: sockets::Share, policy: &Arc<Policy>) -> Result<(), StartError> {
-        let mailbox = Arc::new(Mailbox::new().map_err(StartError::System)?);
+    fn add(
+        &mut self,
+        number: usize,
+        share: sockets::Share,
+        policy: &Arc<Policy>,
+        mailboxes: &Arc<[Arc<Mailbox>]>,
+    ) -> Result<(), StartError> {
+        let mailbox = Arc::clone(&mailboxes[number]);
         let tally = Arc::new(Tally::default());
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| StartError::System(io::Error::other(error)))?;
         let worker =
-            Worker::new(number, share, policy, &tally, &mailbox, &self.ledger, seed).map_err(StartError::System)?;
+            Worker::new(number, share, policy, &tally, mailboxes, &self.ledger, seed).map_err(StartError::System)?;
         let thread = std::thread::Builder::new().name(format!("worker-{number}"));
         let thread = thread.spawn(move || worker.run()).map_err(StartError::System)?;
         self.tallies.push(tally);
@@ -177,11 +193,20 @@ struct Worker {
     tally: Arc<Tally>,
     ledger: Arc<Ledger>,
     mailbox: Arc<Mailbox>,
+    /// Those of all workers, this one's included, by number.
+    mailboxes: Arc<[Arc<Mailbox>]>,
     poll: Poll,
     udp: Vec<UdpListener>,
     tcp: Vec<TcpListener>,
     relays: Relays,
     conns: Conns,
+    peers: PeerConns,
+    /// The connection of a peer that the core is being asked about.
+    accepted: Option<TcpStream>,
+    /// Connections of allocations here that joined a client's on another worker.
+    away: BTreeMap<StreamId, u8>,
+    /// Clients that come here, because the kernel or they chose so, and whose allocation another worker has.
+    routes: HashMap<FiveTuple, u8>,
     /// Headers of what is received; what they say of a datagram is read while others of its batch are being handled.
     inbound: Batch,
     /// Headers of what is sent, which may happen in the middle of a received batch.
@@ -206,12 +231,13 @@ impl Worker {
         share: sockets::Share,
         policy: &Arc<Policy>,
         tally: &Arc<Tally>,
-        mailbox: &Arc<Mailbox>,
+        mailboxes: &Arc<[Arc<Mailbox>]>,
         ledger: &Arc<Ledger>,
         seed: [u8; 32],
     ) -> io::Result<Self> {
         let now = clock::now();
         let poll = Poll::new()?;
+        let mailbox = &mailboxes[number];
         poll.add(mailbox.as_fd(), Token::Mailbox.into(), Interest::Read)?;
         for (at, listener) in share.udp.iter().enumerate() {
             poll.add(listener.socket.as_fd(), Token::Udp(at as u32).into(), Interest::Read)?;
@@ -221,16 +247,23 @@ impl Worker {
         }
         Ok(Self {
             number,
-            server: Server::new(Arc::clone(policy), Arc::clone(tally), now, seed).with_strangers(ledger.strangers()),
+            server: Server::new(Arc::clone(policy), Arc::clone(tally), now, seed)
+                .with_strangers(ledger.strangers())
+                .with_place(Place { number: number as u8, count: mailboxes.len() as u8 }),
             policy: Arc::clone(policy),
             tally: Arc::clone(tally),
             ledger: Arc::clone(ledger),
             mailbox: Arc::clone(mailbox),
+            mailboxes: Arc::clone(mailboxes),
             poll,
             udp: share.udp,
             tcp: share.tcp,
             relays: Relays::default(),
             conns: Conns::default(),
+            peers: PeerConns::default(),
+            accepted: None,
+            away: BTreeMap::new(),
+            routes: HashMap::new(),
             inbound: Batch::new(),
             outbound: Batch::new(),
             slots: (0..SLOTS).map(|_| Packet::new(vec![0; SLOT].into())).collect(),
@@ -263,7 +296,13 @@ impl Worker {
                     Token::Mailbox => {}
                     Token::Udp(at) => self.read_listener(at),
                     Token::Tcp(at) => self.accept(at),
-                    Token::Relay(id) => self.read_relay(id),
+                    Token::Relay(id, family) => {
+                        if event.failed {
+                            self.read_errors(id, family);
+                        }
+                        self.read_relay(id, family);
+                    }
+                    Token::Peer(id) => self.peer_ready(id, event.readable, event.writable),
                     Token::Conn(id) => {
                         if event.writable {
                             self.write_conn(id);
@@ -284,16 +323,21 @@ impl Worker {
 
     fn deadline(&self) -> Option<Instant> {
         let retry = self.tcp.iter().filter_map(|listener| listener.paused_until);
-        retry.chain(self.server.deadline()).chain(self.conns.deadline()).min()
+        let peers = self.peers.deadline();
+        retry.chain(self.server.deadline()).chain(self.conns.deadline()).chain(peers).min()
     }
 
     /// Asks the core about the packet in `slot` and does what it says. Whether a packet leaves.
     fn dispatch(&mut self, slot: usize, input: Input) -> bool {
         let is_data = matches!(input, Input::Peer { .. });
+        let client = if let Input::Client(path) = &input { Some(*path) } else { None };
         let Some(packet) = self.slots.get_mut(slot) else { return false };
         let mut verdict = self.server.handle(self.now, input, packet, &mut self.effects);
         if !self.effects.is_empty() {
             verdict = self.perform(slot, verdict);
+        }
+        if let (Verdict::Elsewhere(worker), Some(path)) = (verdict, client) {
+            return self.hand_over(worker, slot, path);
         }
         self.deliver(slot, verdict, is_data);
         matches!(verdict, Verdict::ToPeer { .. } | Verdict::ToClient(_))
@@ -304,28 +348,9 @@ impl Worker {
         self.server.tick(self.now, &mut self.effects);
         self.perform_without_packet();
         self.close_overdue();
+        self.tick_peers();
         for (at, listener) in self.tcp.iter_mut().enumerate() {
             listener.resume(&self.poll, at as u32, self.now.mono);
         }
-    }
-
-    fn read_mail(&mut self) -> bool {
-        for command in self.mailbox.take() {
-            match command {
-                Command::SetPolicy(policy) => {
-                    self.policy = Arc::clone(&policy);
-                    self.server.set_policy(self.now, policy, &mut self.effects);
-                    self.perform_without_packet();
-                }
-                Command::Stop => {
-                    self.flush();
-                    self.server.end_all(self.now, &mut self.effects);
-                    self.perform_without_packet();
-                    self.conns.say_goodbye();
-                    return false;
-                }
-            }
-        }
-        true
     }
 }

@@ -3,15 +3,18 @@
 
 use super::conns::ConnId;
 use super::ledger::Claim;
+use super::peers::PeerId;
 use crate::net::poll::{Interest, Poll};
 use crate::net::tcp;
 use crate::net::tls::Certificates;
 use crate::net::udp::{self, Batch, Outgoing};
 use crate::time::{Duration, Instant};
-use crate::turn::RelayId;
 use crate::turn::refusal::Dropped;
 use crate::turn::tally::Transport;
+use crate::turn::{Link, Protocol, RelayId};
 use crate::wire::Packet;
+use crate::wire::stun::Family;
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -68,8 +71,10 @@ pub(super) enum Token {
     Mailbox,
     Udp(u32),
     Tcp(u32),
-    Relay(RelayId),
+    Relay(RelayId, Family),
     Conn(ConnId),
+    /// A connection with a peer.
+    Peer(PeerId),
 }
 
 const GENERATION: u32 = 0x00FF_FFFF;
@@ -80,7 +85,9 @@ impl From<Token> for u64 {
             Token::Mailbox => (0, 0, 0),
             Token::Udp(index) => (1, 0, index),
             Token::Tcp(index) => (2, 0, index),
-            Token::Relay(RelayId { index, generation }) => (3, generation, index),
+            Token::Relay(RelayId { index, generation }, Family::V4) => (3, generation, index),
+            Token::Relay(RelayId { index, generation }, Family::V6) => (5, generation, index),
+            Token::Peer(PeerId { index, generation }) => (6, generation, index),
             Token::Conn(ConnId { index, generation }) => (4, generation, index),
         };
         kind << 56 | Self::from(generation & GENERATION) << 32 | Self::from(index)
@@ -94,11 +101,23 @@ impl From<u64> for Token {
         match bits >> 56 {
             1 => Self::Udp(index),
             2 => Self::Tcp(index),
-            3 => Self::Relay(RelayId { index, generation }),
+            3 => Self::Relay(RelayId { index, generation }, Family::V4),
+            5 => Self::Relay(RelayId { index, generation }, Family::V6),
+            6 => Self::Peer(PeerId { index, generation }),
             4 => Self::Conn(ConnId { index, generation }),
             _ => Self::Mailbox,
         }
     }
+}
+
+/// How the core finds its way back to a client: which worker has the listener or the connection, and where there.
+pub(super) const fn link(worker: u8, index: u32) -> Link {
+    Link((worker as u32) << 24 | index & GENERATION)
+}
+
+/// The worker and the place of a link.
+pub(super) const fn link_parts(link: Link) -> (u8, u32) {
+    ((link.0 >> 24) as u8, link.0 & GENERATION)
 }
 
 /// The time a listener without descriptors waits before it looks again.
@@ -224,7 +243,7 @@ impl TcpListener {
 /// Datagrams of one relay socket in one turn: a flood there must not keep the others waiting.
 const MAX_DEPTH: u8 = 16;
 
-/// The relay sockets of a worker, by the index of their allocation.
+/// The relay sockets of a worker, by the index of their allocation and by family.
 #[derive(Debug, Default)]
 pub(super) struct Relays {
     slots: Vec<Option<Relay>>,
@@ -233,47 +252,103 @@ pub(super) struct Relays {
 #[derive(Debug)]
 struct Relay {
     generation: u32,
+    legs: [Option<Leg>; 2],
+}
+
+#[derive(Debug)]
+struct Leg {
     /// Closed before the claim gives the port back: fields are dropped in this order.
-    socket: OwnedFd,
-    /// Datagrams asked for at once: doubled while they all come, one again when not. A second look that finds nothing
-    /// would cost as much as a packet.
-    depth: u8,
-    _claim: Claim,
+    socket: RelaySocket,
+    claim: Claim,
+}
+
+/// What an allocation relays by.
+#[derive(Debug)]
+pub(super) enum RelaySocket {
+    Datagrams {
+        socket: OwnedFd,
+        /// Datagrams asked for at once: doubled while they all come, one again when not. A second look that finds
+        /// nothing would cost as much as a packet.
+        depth: u8,
+        /// Whether the socket is in the mode in which nobody may cut what it sends.
+        is_whole: Cell<bool>,
+    },
+    /// For the connections of peers (RFC 6062).
+    Connections(std::net::TcpListener),
+}
+
+impl RelaySocket {
+    /// Makes one on this address.
+    pub(super) fn open(protocol: Protocol, address: SocketAddr) -> io::Result<Self> {
+        Ok(match protocol {
+            Protocol::Udp => Self::Datagrams { socket: udp::relay(address)?, depth: 1, is_whole: Cell::new(false) },
+            Protocol::Tcp => Self::Connections(tcp::listen(address)?),
+        })
+    }
+}
+
+impl AsFd for RelaySocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Datagrams { socket, .. } => socket.as_fd(),
+            Self::Connections(listener) => listener.as_fd(),
+        }
+    }
 }
 
 impl Relays {
-    pub(super) fn insert(&mut self, id: RelayId, socket: OwnedFd, claim: Claim) {
+    pub(super) fn insert(&mut self, id: RelayId, family: Family, socket: RelaySocket, claim: Claim) {
         let index = id.index as usize;
         if self.slots.len() <= index {
             self.slots.resize_with(index + 1, || None);
         }
-        self.slots[index] = Some(Relay { generation: id.generation, socket, depth: 1, _claim: claim });
+        let relay = self.slots[index].take().filter(|relay| relay.generation == id.generation);
+        let mut relay = relay.unwrap_or(Relay { generation: id.generation, legs: [None, None] });
+        relay.legs[family as usize] = Some(Leg { socket, claim });
+        self.slots[index] = Some(relay);
     }
 
-    /// Closes a relay socket and gives its port back.
+    /// Closes the relay sockets of an allocation and gives their ports back.
     pub(super) fn remove(&mut self, id: RelayId) {
         if self.get(id).is_some() {
             self.slots[id.index as usize] = None;
         }
     }
 
-    pub(super) fn socket(&self, id: RelayId) -> Option<BorrowedFd<'_>> {
-        self.get(id).map(|relay| relay.socket.as_fd())
+    /// Closes the relay socket of one family. What is left counts in the books as the allocation.
+    pub(super) fn remove_leg(&mut self, id: RelayId, family: Family) {
+        let Some(relay) = self.get_mut(id) else { return };
+        let gone = relay.legs[family as usize].take();
+        if let (Some(mut gone), Some(left)) = (gone, relay.legs[family.other() as usize].as_mut()) {
+            gone.claim.hand_account_to(&mut left.claim);
+        }
     }
 
-    pub(super) fn depth(&self, id: RelayId) -> usize {
-        self.get(id).map_or(1, |relay| relay.depth.into())
+    pub(super) fn socket(&self, id: RelayId, family: Family) -> Option<&RelaySocket> {
+        self.get(id)?.legs[family as usize].as_ref().map(|leg| &leg.socket)
     }
 
-    pub(super) fn note_depth(&mut self, id: RelayId, received: usize) {
-        if let Some(Some(relay)) = self.slots.get_mut(id.index as usize) {
-            let is_full = received >= usize::from(relay.depth);
-            relay.depth = if is_full { (relay.depth * 2).min(MAX_DEPTH) } else { 1 };
+    pub(super) fn depth(&self, id: RelayId, family: Family) -> usize {
+        match self.socket(id, family) {
+            Some(RelaySocket::Datagrams { depth, .. }) => (*depth).into(),
+            Some(RelaySocket::Connections(_)) | None => 1,
+        }
+    }
+
+    pub(super) fn note_depth(&mut self, id: RelayId, family: Family, received: usize) {
+        let leg = self.get_mut(id).and_then(|relay| relay.legs[family as usize].as_mut());
+        if let Some(Leg { socket: RelaySocket::Datagrams { depth, .. }, .. }) = leg {
+            let is_full = received >= usize::from(*depth);
+            *depth = if is_full { (*depth * 2).min(MAX_DEPTH) } else { 1 };
         }
     }
 
     fn get(&self, id: RelayId) -> Option<&Relay> {
         self.slots.get(id.index as usize)?.as_ref().filter(|relay| relay.generation == id.generation)
+    }
+
+    fn get_mut(&mut self, id: RelayId) -> Option<&mut Relay> {
+        self.slots.get_mut(id.index as usize)?.as_mut().filter(|relay| relay.generation == id.generation)
     }
 }
 
@@ -295,7 +370,8 @@ struct Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum By {
     Listener(u32),
-    Relay(RelayId),
+    /// The one of the destination's family: IPv6 or not.
+    Relay(RelayId, bool),
 }
 
 impl Outbox {
@@ -304,7 +380,7 @@ impl Outbox {
     }
 
     pub(super) fn push_to_peer(&mut self, relay: RelayId, slot: usize, to: SocketAddr) {
-        self.queue.push(Waiting { by: By::Relay(relay), slot: slot as u32, to, source: None });
+        self.queue.push(Waiting { by: By::Relay(relay, to.is_ipv6()), slot: slot as u32, to, source: None });
     }
 
     /// Sends everything, one call a socket; the order within a socket is kept. `dropped` hears of each that could not go.
@@ -319,18 +395,28 @@ impl Outbox {
         // A stable sort keeps the order of each flow.
         self.queue.sort_by_key(|waiting| waiting.by);
         for run in self.queue.chunk_by(|a, b| a.by == b.by) {
+            let listener_mode = Cell::new(false);
             let socket = match run.first().map(|waiting| waiting.by) {
-                Some(By::Listener(at)) => listeners.get(at as usize).map(|listener| listener.socket.as_fd()),
-                Some(By::Relay(id)) => relays.socket(id),
+                Some(By::Listener(at)) => {
+                    listeners.get(at as usize).map(|listener| (listener.socket.as_fd(), &listener_mode))
+                }
+                Some(By::Relay(id, is_ipv6)) => {
+                    match relays.socket(id, if is_ipv6 { Family::V6 } else { Family::V4 }) {
+                        Some(RelaySocket::Datagrams { socket, is_whole, .. }) => Some((socket.as_fd(), is_whole)),
+                        Some(RelaySocket::Connections(_)) | None => None,
+                    }
+                }
                 None => None,
             };
-            let Some(socket) = socket else { continue };
-            let packets = run.iter().map(|waiting| Outgoing {
-                data: slots.get(waiting.slot as usize).map(Packet::data).unwrap_or_default(),
+            let Some((socket, is_whole)) = socket else { continue };
+            let packets = run.iter().filter_map(|waiting| slots.get(waiting.slot as usize).zip(Some(waiting)));
+            let packets = packets.map(|(packet, waiting)| Outgoing {
+                data: packet.data(),
                 to: waiting.to,
                 source: waiting.source,
+                marks: packet.marks,
             });
-            batch.send(socket, packets, |_, error| dropped(reason(&error)));
+            batch.send(socket, is_whole, packets, |_, error| dropped(reason(&error)));
         }
         self.queue.clear();
     }

@@ -1,11 +1,13 @@
 //! Connections of clients: accepted, read message by message, closed.
 #![forbid(unsafe_code)]
 
-use super::conns::{Accepted, ConnId, End, READS_PER_TURN};
+use super::conns::{Accepted, ConnId, End, READS_PER_TURN, Received};
+use super::mailbox::Command;
+use super::peers::PeerId;
 use super::sockets::{self, Token};
 use super::{ACCEPTS_PER_TURN, Worker};
 use crate::turn::refusal::Dropped;
-use crate::turn::{FiveTuple, Input, Link, Path, Verdict};
+use crate::turn::{FiveTuple, Input, Path, Verdict};
 use crate::wire::Packet;
 use crate::wire::stream::{self, Frame};
 
@@ -68,6 +70,9 @@ impl Worker {
     /// Reads once and handles every whole message. `true` when more may be waiting.
     pub(super) fn read_messages(&mut self, id: ConnId, room: &mut [u8]) -> Result<bool, End> {
         let Some(tuple) = self.conns.tuple(id) else { return Ok(false) };
+        if let Some(peer) = self.conns.joined(id) {
+            return self.read_joined(id, peer, room);
+        }
         let Some(received) = self.conns.read(id, room)? else { return Ok(false) };
         let mut bytes = room.get(..received.len).unwrap_or_default();
         let mut was_useful = false;
@@ -84,7 +89,12 @@ impl Worker {
                 packet.fill(whole.get(..message).unwrap_or(whole));
             }
             // Only what was worth an answer or was relayed keeps a connection open.
-            was_useful |= self.dispatch(slot, Input::Client(Path { tuple, link: Link(id.index) }));
+            was_useful |= self.client_message(slot, Path { tuple, link: sockets::link(self.place(), id.index) });
+            if let Some(peer) = self.conns.joined(id) {
+                self.conns.keep(id, &[], true, self.now.mono);
+                self.send_to_peer(peer, bytes);
+                return received.end.map_or(Ok(!received.is_all), Err);
+            }
         }
         if stream::next(bytes) == Frame::Noise {
             return Err(End::Noise);
@@ -93,9 +103,33 @@ impl Worker {
         received.end.map_or(Ok(!received.is_all), Err)
     }
 
+    /// Reads once from a connection that is joined to a peer's.
+    fn read_joined(&mut self, id: ConnId, peer: PeerId, room: &mut [u8]) -> Result<bool, End> {
+        let received = match self.conns.read(id, room) {
+            Ok(Some(received)) => received,
+            Ok(None) => return Ok(false),
+            Err(End::Gone) => Received { len: 0, is_all: true, end: Some(End::Gone) },
+            Err(end) => return Err(end),
+        };
+        self.send_to_peer(peer, room.get(..received.len).unwrap_or_default());
+        match received.end {
+            None => Ok(!received.is_all),
+            Some(End::Gone) => {
+                let token = Token::Conn(id).into();
+                if self.client_ended(peer) {
+                    self.conns.end_reading(&self.poll, token, id)?;
+                }
+                Ok(false)
+            }
+            Some(end) => Err(end),
+        }
+    }
+
     pub(super) fn write_conn(&mut self, id: ConnId) {
         if self.conns.write(&self.poll, |id| Token::Conn(id).into(), id).is_err() {
             self.close(id);
+        } else if let Some(peer) = self.conns.joined(id) {
+            self.balance(peer);
         }
     }
 
@@ -116,12 +150,27 @@ impl Worker {
         }
     }
 
+    /// Closes a connection, and what depends on it.
     pub(super) fn close(&mut self, id: ConnId) {
-        let Some(tuple) = self.conns.close(id) else { return };
-        self.tally.connections[tuple.transport as usize].sub(1);
+        if let Some(peer) = self.conns.joined(id) {
+            self.close_joined(peer);
+            return;
+        }
+        let Some(tuple) = self.drop_conn(id) else { return };
+        if let Some(worker) = self.routes.remove(&tuple) {
+            self.tell(worker, Command::Closed(tuple));
+            return;
+        }
         let mut none = Packet::new(Box::default());
         let verdict = self.server.handle(self.now, Input::Closed(tuple), &mut none, &mut self.effects);
         debug_assert_eq!(verdict, Verdict::Nothing, "a closed connection is answered by nobody");
         self.perform_without_packet();
+    }
+
+    /// Closes a connection that nothing depends on.
+    pub(super) fn drop_conn(&mut self, id: ConnId) -> Option<FiveTuple> {
+        let tuple = self.conns.close(id)?;
+        self.tally.connections[tuple.transport as usize].sub(1);
+        Some(tuple)
     }
 }

@@ -47,7 +47,7 @@ fn s03_s04_s14_a_message_that_disagrees_with_itself_is_not_answered() {
 #[test]
 fn s05_a_method_that_is_not_here_is_not_answered() {
     let mut t = Turn::allocated("alice");
-    for method in [0x002, 0x005, 0x00A, 0x00B, 0x0FF] {
+    for method in [0x002, 0x005, 0x00D, 0x00E, 0x0FF] {
         t.says(request(Method::new(method))).hears(dropped(Dropped::UnknownMethod));
         t.says(request(Method::new(method)).unsigned()).hears(dropped(Dropped::UnknownMethod));
     }

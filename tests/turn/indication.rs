@@ -57,9 +57,12 @@ fn d05_d15_every_size_arrives_as_it_was_sent() {
 }
 
 #[test]
-fn d06_a_send_that_must_not_be_fragmented_goes_nowhere() {
+fn d06_a_send_that_must_not_be_cut_says_so_to_the_shell() {
     let mut t = permitted();
-    t.says(send(PEER_A, b"hello").with(Attribute::DONT_FRAGMENT, &[])).hears(dropped(Dropped::BadIndication));
+    t.says(send(PEER_A, b"hello").with(Attribute::DONT_FRAGMENT, &[])).reaches(PEER_A, b"hello");
+    assert!(t.marks().whole);
+    t.says(send(PEER_A, b"hello")).reaches(PEER_A, b"hello");
+    assert!(!t.marks().whole);
 }
 
 #[test]

@@ -22,7 +22,7 @@ use turnserver::wire::Packet;
 use turnserver::wire::channel::ChannelNumber;
 use turnserver::wire::codes::{Attribute, Class, Method};
 use turnserver::wire::integrity::{Algorithm, Key};
-use turnserver::wire::packet::SLOT;
+use turnserver::wire::packet::{Marks, SLOT};
 use turnserver::wire::reply::Reply;
 use turnserver::wire::stun::{Family, Message};
 
@@ -80,6 +80,8 @@ pub(crate) struct Turn {
     pub(crate) shell_is_slow: bool,
     /// Sessions that are over.
     pub(crate) ended: Vec<(Session, Usage, Ended)>,
+    /// What else the shell was asked to do.
+    pub(crate) deeds: Vec<Effect>,
     settings: Settings,
     held: BTreeMap<RelayId, Held>,
     waiting: Vec<Bind>,
@@ -90,7 +92,8 @@ pub(crate) struct Turn {
 /// A relay socket as the shell holds it.
 #[derive(Debug)]
 struct Held {
-    claim: Claim,
+    /// One for each family it relays.
+    claims: Vec<Claim>,
     user: Box<str>,
 }
 
@@ -150,6 +153,7 @@ impl Turn {
             bind_fails: None,
             shell_is_slow: false,
             ended: Vec::new(),
+            deeds: Vec::new(),
             settings,
             held: BTreeMap::new(),
             waiting: Vec::new(),
@@ -298,6 +302,11 @@ impl Turn {
         assert_eq!(self.ports.free(), (self.settings.relay_ports.len() * self.settings.relays.len()) as u64);
     }
 
+    /// What the IP header of the packet that left last says.
+    pub(crate) fn marks(&self) -> Marks {
+        self.packet.marks
+    }
+
     pub(crate) fn dropped(&self, why: Dropped) -> u64 {
         self.tally.dropped[why as usize].get()
     }
@@ -328,16 +337,31 @@ impl Turn {
                 }
                 Effect::Began { relay, session } => {
                     let held = self.held.get(&relay).expect("it began with a socket");
-                    assert_eq!(session.relay, SocketAddr::new(held.claim.address.external, held.claim.port));
+                    let told = |claim: &Claim| SocketAddr::new(claim.address.external, claim.port);
+                    let relays: Vec<SocketAddr> = held.claims.iter().map(told).collect();
+                    assert_eq!(relays, Vec::from_iter([session.relay].into_iter().chain(session.second_relay)));
                     if let Some(party) = self.parties.iter_mut().find(|party| party.path == session.path) {
                         party.relay = Some(relay);
                     }
                 }
                 Effect::Ended { relay, session, usage, why, .. } => {
                     let held = self.held.remove(&relay).expect("what ends had a socket");
-                    self.ports.give_back(self.now.mono, held.claim);
+                    held.claims.into_iter().for_each(|claim| self.ports.give_back(self.now.mono, claim));
                     self.ended.push((session, usage, why));
                 }
+                Effect::Unbind { relay, family } => {
+                    let held = self.held.get_mut(&relay).expect("it has sockets");
+                    let is_gone = |claim: &mut Claim| Family::of(claim.address.local) == family;
+                    let gone: Vec<Claim> = held.claims.extract_if(.., is_gone).collect();
+                    assert_eq!(gone.len(), 1, "a socket that was there closes");
+                    gone.into_iter().for_each(|claim| self.ports.give_back(self.now.mono, claim));
+                }
+                deed @ (Effect::Connect { .. }
+                | Effect::Accept { .. }
+                | Effect::Join { .. }
+                | Effect::Close { .. }
+                | Effect::Attached(_)
+                | Effect::Detached(_)) => self.deeds.push(deed),
             }
         }
         verdict
@@ -345,25 +369,28 @@ impl Turn {
 
     fn binds(&mut self, bind: Bind) -> Verdict {
         let relay = bind.relay;
-        let claim = self.claims(&bind);
-        let result = match &claim {
-            Ok(claim) => Ok(Bound { address: claim.address, port: claim.port }),
-            Err(why) => Err(*why),
-        };
-        if let Ok(claim) = claim {
-            self.held.insert(relay, Held { claim, user: bind.user });
+        let first = self.claims(&bind, bind.family);
+        let also = bind.also.map(|family| self.claims(&bind, family));
+        let bound = |claim: &Claim| Bound { address: claim.address, port: claim.port };
+        let result = first.as_ref().map(bound).map_err(|why| *why);
+        let second = also.as_ref().map(|also| also.as_ref().map(bound).map_err(|why| *why));
+        let claims: Vec<Claim> = [Some(first), also].into_iter().flatten().flatten().collect();
+        if !claims.is_empty() {
+            self.held.insert(relay, Held { claims, user: bind.user });
         }
         let mut effects = Vec::new();
-        let verdict = self.server.handle(self.now, Input::Bound { relay, result }, &mut self.packet, &mut effects);
+        let input = Input::Bound { relay, result, also: second };
+        let verdict = self.server.handle(self.now, input, &mut self.packet, &mut effects);
         if verdict == Verdict::Dropped(Dropped::NoAllocation)
             && let Some(held) = self.held.remove(&relay)
         {
-            self.ports.give_back(self.now.mono, held.claim); // the client went away in between
+            // The client went away in between.
+            held.claims.into_iter().for_each(|claim| self.ports.give_back(self.now.mono, claim));
         }
         self.performs(effects, verdict)
     }
 
-    fn claims(&mut self, bind: &Bind) -> Result<Claim, BindError> {
+    fn claims(&mut self, bind: &Bind, family: Family) -> Result<Claim, BindError> {
         let limits = &self.policy.limits;
         let of_user = self.held.values().filter(|held| held.user == bind.user).count() as u32;
         let is_full = |limit: u32, count: u32| limit != 0 && count >= limit;
@@ -373,7 +400,7 @@ impl Turn {
         if let Some(why) = self.bind_fails {
             return Err(why);
         }
-        self.ports.take(self.now.mono, bind.family, bind.want, &bind.user, bind.chance).ok_or(BindError::NoPort)
+        self.ports.take(self.now.mono, family, bind.want, &bind.user, bind.chance).ok_or(BindError::NoPort)
     }
 
     /// Reads an answer as strictly as the RFCs let a client be.
@@ -940,7 +967,7 @@ impl Outcome {
         match self.verdict {
             Verdict::ToClient(_) => self.bytes.len() as f64 / self.asked.len() as f64,
             Verdict::ToPeer { .. } => panic!("nobody unknown is relayed for"),
-            Verdict::Nothing | Verdict::Dropped(_) => 0.0,
+            Verdict::Nothing | Verdict::Dropped(_) | Verdict::Elsewhere(_) | Verdict::Wait(_) => 0.0,
         }
     }
 

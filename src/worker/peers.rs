@@ -1,0 +1,381 @@
+//! Connections with peers (RFC 6062): attempts, those that wait for their client, those that are joined to one.
+//!
+//! Owns every such socket, by the id the core gave it, and what a peer has not taken yet. Nothing is read from a peer
+//! before its connection is joined: the kernel's window holds the peer back. A joined connection moves to the worker
+//! that has the client's; `home` is the one that has the allocation and keeps the account.
+#![forbid(unsafe_code)]
+
+use super::conns::ConnId;
+use crate::net::poll::{Interest, Poll};
+use crate::time::{Duration, Instant, seconds};
+use crate::turn::{RelayId, StreamId};
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
+
+/// How long a peer may take to take a connection (RFC 6062 §5.2: at least 30 s).
+const CONNECT: Duration = seconds(30);
+/// Bytes waiting for a peer that takes them slowly; with more, nothing is read from its client.
+pub(super) const MAX_UNSENT: usize = 256 << 10;
+/// Uses of a slot before its ids repeat: what a poll token has room for.
+const GENERATION: u32 = 0x00FF_FFFF;
+
+/// A connection with a peer, as poll tokens name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PeerId {
+    pub(super) index: u32,
+    pub(super) generation: u32,
+}
+
+/// Whose a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    /// The worker that has the allocation.
+    pub(super) home: u8,
+    pub(super) relay: RelayId,
+    pub(super) stream: StreamId,
+}
+
+/// The connections of one worker with peers.
+#[derive(Debug, Default)]
+pub(super) struct PeerConns {
+    slots: Vec<Slot>,
+    vacant: Vec<u32>,
+    by_stream: BTreeMap<StreamId, u32>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    peer: Option<Peer>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    stream: TcpStream,
+    owner: Owner,
+    state: State,
+    /// What the peer has not taken, from `sent` on.
+    unsent: Vec<u8>,
+    sent: usize,
+    /// The client has said its last; so will we, once everything is sent.
+    is_last_said: bool,
+    interest: Option<Interest>,
+    /// Nothing is read before this moment: the allocation's bandwidth is used up.
+    rests_until: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Until this moment.
+    Connecting(Instant),
+    /// Until the core says otherwise.
+    Held,
+    Joined {
+        conn: ConnId,
+        /// The peer has said its last.
+        is_ended: bool,
+        /// The client takes no more for now.
+        is_blocked: bool,
+    },
+}
+
+/// What came of looking at a connection that was being made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempt {
+    Open,
+    Failed,
+}
+
+impl PeerConns {
+    /// Takes an attempt in, and has it watched for its end.
+    pub(super) fn add_attempt(
+        &mut self,
+        poll: &Poll,
+        token: impl FnOnce(PeerId) -> u64,
+        stream: TcpStream,
+        owner: Owner,
+        now: Instant,
+    ) -> io::Result<()> {
+        let id = self.insert(stream, owner, State::Connecting(now + CONNECT));
+        self.watch(poll, token(id), id, Some(Interest::Write))
+    }
+
+    /// Takes a connection in that a peer has made. Nobody watches it before it is joined.
+    pub(super) fn add_held(&mut self, stream: TcpStream, owner: Owner) {
+        self.insert(stream, owner, State::Held);
+    }
+
+    /// Joins a held connection to a client's.
+    pub(super) fn join(
+        &mut self,
+        poll: &Poll,
+        token: impl FnOnce(PeerId) -> u64,
+        stream: StreamId,
+        conn: ConnId,
+    ) -> Option<PeerId> {
+        let id = self.find(stream)?;
+        let peer = self.get_mut(id).filter(|peer| peer.state == State::Held)?;
+        peer.state = State::Joined { conn, is_ended: false, is_blocked: false };
+        self.watch(poll, token(id), id, Some(Interest::Read)).ok()?;
+        Some(id)
+    }
+
+    /// Takes a held connection out, so that another worker can have it.
+    pub(super) fn take(&mut self, stream: StreamId) -> Option<(TcpStream, Owner)> {
+        let id = self.find(stream)?;
+        self.remove(id).map(|peer| (peer.stream, peer.owner))
+    }
+
+    /// Looks at an attempt that epoll has something to say of. `None` for a connection that is none.
+    pub(super) fn attempt(&mut self, poll: &Poll, token: u64, id: PeerId) -> Option<(Owner, Attempt)> {
+        let peer = self.get_mut(id).filter(|peer| matches!(peer.state, State::Connecting(_)))?;
+        let owner = peer.owner;
+        let is_open = matches!(peer.stream.take_error(), Ok(None)) && peer.stream.peer_addr().is_ok();
+        peer.state = State::Held;
+        if is_open && self.watch(poll, token, id, None).is_ok() {
+            return Some((owner, Attempt::Open));
+        }
+        self.remove(id);
+        Some((owner, Attempt::Failed))
+    }
+
+    /// The attempts that took too long; they are closed.
+    pub(super) fn overdue(&mut self, now: Instant) -> Vec<Owner> {
+        let is_overdue = |peer: &Peer| matches!(peer.state, State::Connecting(until) if until <= now);
+        self.remove_where(is_overdue)
+    }
+
+    /// When [`PeerConns::overdue`] or [`PeerConns::rested`] has something to say next.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        if self.by_stream.is_empty() {
+            return None;
+        }
+        let peers = self.slots.iter().filter_map(|slot| slot.peer.as_ref());
+        peers
+            .filter_map(|peer| match peer.state {
+                State::Connecting(until) => Some(until),
+                State::Held | State::Joined { .. } => peer.rests_until,
+            })
+            .min()
+    }
+
+    /// Whose connection this is, and which client's it is joined to.
+    pub(super) fn joined(&self, id: PeerId) -> Option<(Owner, ConnId)> {
+        let peer = self.get(id)?;
+        match peer.state {
+            State::Joined { conn, .. } => Some((peer.owner, conn)),
+            State::Connecting(_) | State::Held => None,
+        }
+    }
+
+    /// Reads what a peer has sent. `Ok(0)`: it has said its last. `Err`: nothing, for now or for ever.
+    pub(super) fn read(&mut self, id: PeerId, room: &mut [u8]) -> io::Result<usize> {
+        let peer = self.get_mut(id).ok_or(io::ErrorKind::NotFound)?;
+        loop {
+            match peer.stream.read(room) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+
+    /// Queues bytes for a peer and sends what it takes. `Err` when the connection is broken.
+    pub(super) fn send(&mut self, id: PeerId, bytes: &[u8]) -> io::Result<()> {
+        let peer = self.get_mut(id).ok_or(io::ErrorKind::NotFound)?;
+        peer.unsent.extend_from_slice(bytes);
+        peer.push()
+    }
+
+    /// Sends what waits. `Err` when the connection is broken.
+    pub(super) fn push(&mut self, id: PeerId) -> io::Result<()> {
+        self.get_mut(id).ok_or(io::ErrorKind::NotFound)?.push()
+    }
+
+    /// How many bytes wait for a peer.
+    pub(super) fn waiting(&self, id: PeerId) -> usize {
+        self.get(id).map_or(0, |peer| peer.unsent.len() - peer.sent)
+    }
+
+    /// The client has said its last: the peer hears so once it has everything.
+    pub(super) fn end_sending(&mut self, id: PeerId) -> io::Result<()> {
+        let peer = self.get_mut(id).ok_or(io::ErrorKind::NotFound)?;
+        peer.is_last_said = true;
+        peer.push()
+    }
+
+    /// The peer has said its last.
+    pub(super) fn end_reading(&mut self, id: PeerId) {
+        if let Some(Peer { state: State::Joined { is_ended, .. }, .. }) = self.get_mut(id) {
+            *is_ended = true;
+        }
+    }
+
+    /// Whether both sides have said their last and everything is sent.
+    pub(super) fn is_done(&self, id: PeerId) -> bool {
+        self.get(id).is_some_and(|peer| {
+            let is_ended = matches!(peer.state, State::Joined { is_ended: true, .. });
+            is_ended && peer.is_last_said && peer.sent == peer.unsent.len()
+        })
+    }
+
+    /// Whether the client's connection takes no more for now.
+    pub(super) fn set_blocked(&mut self, id: PeerId, blocked: bool) {
+        if let Some(Peer { state: State::Joined { is_blocked, .. }, .. }) = self.get_mut(id) {
+            *is_blocked = blocked;
+        }
+    }
+
+    /// Nothing is read before this moment.
+    pub(super) fn rest(&mut self, id: PeerId, until: Instant) {
+        if let Some(peer) = self.get_mut(id) {
+            peer.rests_until = Some(until);
+        }
+    }
+
+    /// Whether nothing may be read now.
+    pub(super) fn is_resting(&self, id: PeerId) -> bool {
+        self.get(id).is_some_and(|peer| peer.rests_until.is_some())
+    }
+
+    /// The connections that have rested long enough.
+    pub(super) fn rested(&mut self, now: Instant) -> Vec<PeerId> {
+        let mut rested = Vec::new();
+        if self.by_stream.is_empty() {
+            return rested;
+        }
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let Some(peer) = slot.peer.as_mut().filter(|peer| peer.rests_until.is_some_and(|until| until <= now))
+            else {
+                continue;
+            };
+            peer.rests_until = None;
+            rested.push(PeerId { index: index as u32, generation: slot.generation });
+        }
+        rested
+    }
+
+    /// Watches a joined connection for what can be done with it.
+    pub(super) fn rewatch(&mut self, poll: &Poll, token: u64, id: PeerId) -> io::Result<()> {
+        let Some(peer) = self.get(id) else { return Ok(()) };
+        let State::Joined { is_ended, is_blocked, .. } = peer.state else { return Ok(()) };
+        let reads = !is_ended && !is_blocked && peer.rests_until.is_none();
+        let writes = peer.sent < peer.unsent.len();
+        let interest = match (reads, writes) {
+            (true, true) => Some(Interest::ReadWrite),
+            (true, false) => Some(Interest::Read),
+            (false, true) => Some(Interest::Write),
+            (false, false) => None,
+        };
+        self.watch(poll, token, id, interest)
+    }
+
+    /// Closes a connection. Whose it was, and which client's it was joined to.
+    pub(super) fn close(&mut self, id: PeerId) -> Option<(Owner, Option<ConnId>)> {
+        let peer = self.remove(id)?;
+        let conn = match peer.state {
+            State::Joined { conn, .. } => Some(conn),
+            State::Connecting(_) | State::Held => None,
+        };
+        Some((peer.owner, conn))
+    }
+
+    /// The connection of this name.
+    pub(super) fn find(&self, stream: StreamId) -> Option<PeerId> {
+        let index = *self.by_stream.get(&stream)?;
+        Some(PeerId { index, generation: self.slots.get(index as usize)?.generation })
+    }
+
+    fn insert(&mut self, stream: TcpStream, owner: Owner, state: State) -> PeerId {
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            (self.slots.len() - 1) as u32
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.peer = Some(Peer {
+            stream,
+            owner,
+            state,
+            unsent: Vec::new(),
+            sent: 0,
+            is_last_said: false,
+            interest: None,
+            rests_until: None,
+        });
+        let id = PeerId { index, generation: slot.generation };
+        self.by_stream.insert(owner.stream, index);
+        id
+    }
+
+    fn remove_where(&mut self, is_gone: impl Fn(&Peer) -> bool) -> Vec<Owner> {
+        if self.by_stream.is_empty() {
+            return Vec::new();
+        }
+        let gone = |(index, slot): (usize, &Slot)| {
+            let id = PeerId { index: index as u32, generation: slot.generation };
+            slot.peer.as_ref().filter(|peer| is_gone(peer)).map(|_| id)
+        };
+        let gone: Vec<PeerId> = self.slots.iter().enumerate().filter_map(gone).collect();
+        gone.into_iter().filter_map(|id| self.remove(id)).map(|peer| peer.owner).collect()
+    }
+
+    fn remove(&mut self, id: PeerId) -> Option<Peer> {
+        let slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)?;
+        let peer = slot.peer.take()?;
+        slot.generation = (slot.generation + 1) & GENERATION;
+        self.vacant.push(id.index);
+        self.by_stream.remove(&peer.owner.stream);
+        Some(peer)
+    }
+
+    fn watch(&mut self, poll: &Poll, token: u64, id: PeerId, interest: Option<Interest>) -> io::Result<()> {
+        let Some(peer) = self.get_mut(id).filter(|peer| peer.interest != interest) else { return Ok(()) };
+        match (peer.interest, interest) {
+            (None, Some(interest)) => poll.add(peer.stream.as_fd(), token, interest)?,
+            (Some(_), Some(interest)) => poll.modify(peer.stream.as_fd(), token, interest)?,
+            (Some(_), None) => poll.remove(peer.stream.as_fd())?,
+            (None, None) => {}
+        }
+        peer.interest = interest;
+        Ok(())
+    }
+
+    fn get(&self, id: PeerId) -> Option<&Peer> {
+        let slot = self.slots.get(id.index as usize)?;
+        slot.peer.as_ref().filter(|_| slot.generation == id.generation)
+    }
+
+    fn get_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        slot.peer.as_mut().filter(|_| slot.generation == id.generation)
+    }
+}
+
+impl Peer {
+    fn push(&mut self) -> io::Result<()> {
+        while self.sent < self.unsent.len() {
+            match self.stream.write(self.unsent.get(self.sent..).unwrap_or_default()) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if self.sent == self.unsent.len() {
+            self.unsent.clear();
+            self.sent = 0;
+            if self.unsent.capacity() > 4096 {
+                self.unsent = Vec::new();
+            }
+            if self.is_last_said {
+                let _ = self.stream.shutdown(Shutdown::Write); // a peer that is gone already needs no farewell
+            }
+        } else if self.sent > MAX_UNSENT {
+            self.unsent.drain(..self.sent);
+            self.sent = 0;
+        }
+        Ok(())
+    }
+}
