@@ -161,6 +161,38 @@ fn a_credential_is_minted_offline_in_each_form() {
 }
 
 #[test]
+fn the_configured_separator_stands_in_minted_names() {
+    let home = Home::with(&format!("{SECRET}auth.username_separator = \"|\"\nhttp.uris = [\"turn:t.example\"]\n"));
+    let json: Value = serde_json::from_str(&out(&home.runs(&["credential", "--user", "al:ice"]))).unwrap();
+    let (expiry, user) = json["username"].as_str().unwrap().split_once('|').unwrap();
+    assert!(expiry.bytes().all(|byte| byte.is_ascii_digit()) && user == "al:ice", "{json}");
+}
+
+#[test]
+fn check_shows_the_extensions_and_none_of_their_keys() {
+    let key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlBQkNERUY=";
+    let home = Home::with(&format!(
+        "{SECRET}auth.oauth = {{ kid = \"north\", key = \"{key}\", algorithm = \"A256GCM\" }}\nlimits.redirect = [\"192.0.2.9:3478\", \"b.example\"]\n"
+    ));
+    let output = home.command(&["check"]).env("TURNSERVER__AUTH__STRICT_EXPIRY", "true").output().unwrap();
+    let text = out(&output);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    for line in [
+        "tcp = true\n",
+        "strict_expiry = true  # TURNSERVER__AUTH__STRICT_EXPIRY\n",
+        "mobility = false\n",
+        "nat_discovery = false\n",
+        "username_separator = \":\"\n",
+        "redirect = [\"192.0.2.9:3478\", \"b.example\"]  # ",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    assert!(text.contains("north") && text.contains("A256GCM") && !text.contains(&key[..12]), "{text}");
+    let json = out(&home.runs(&["check", "--json"]));
+    assert!(json.contains("north") && !json.contains(&key[..12]), "{json}");
+}
+
+#[test]
 fn without_a_configured_secret_the_kept_one_mints_and_none_is_made_up() {
     let home = Home::new();
     let none = home.runs(&["credential"]);

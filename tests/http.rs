@@ -324,6 +324,15 @@ async fn health_is_always_well_and_readiness_follows_the_stage() {
 }
 
 #[tokio::test]
+async fn another_separator_stands_in_minted_names() {
+    let site = site_with(Settings { separator: '-', ..settings() });
+    let heard = site.asks(post("/v1/ice-servers").bearer("m").body(r#"{"user":"a:b-c","ttl":3600}"#)).await;
+    assert_eq!(heard.has(201).json()["username"], "1700003600-a:b-c");
+    let heard = site.asks(get("/turn?username=alice&ttl=3600&key=m")).await;
+    assert_eq!(heard.has(200).json()["username"], "1700003600-alice");
+}
+
+#[tokio::test]
 async fn a_reload_changes_keys_and_secrets_of_the_next_request() {
     let site = site();
     let mut settings = settings();
@@ -500,6 +509,7 @@ fn settings() -> Settings {
             key("operator", "a", &[Scope::Admin]),
         ]),
         secrets: vec![Secret::new("north")],
+        separator: ':',
         max_ttl: Duration::from_secs(86_400),
         uris: uris.map(String::from).into_iter().collect::<Uris>(),
         metrics_public: false,

@@ -8,6 +8,8 @@
 mod addresses;
 #[path = "server/batches.rs"]
 mod batches;
+#[path = "server/binding.rs"]
+mod binding;
 #[path = "server/caller.rs"]
 mod caller;
 #[path = "server/connections.rs"]

@@ -9,7 +9,7 @@ use crate::config::{ApiKey, Scope};
 use crate::control::{self, Ready, ServeError, Start};
 use crate::log;
 use crate::time::{Duration, UnixSeconds, minutes};
-use crate::turn::credential::Secret;
+use crate::turn::credential::{SEPARATOR, Secret, mint};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
@@ -143,7 +143,8 @@ pub struct Greeting<'a> {
 pub fn greeting(of: &Greeting<'_>) -> String {
     let mut text = String::from("turnserver is up.\n");
     if let Some(secret) = of.secret {
-        let offer = Offer::new(secret, None, of.ttl, of.now, of.uris.to_vec());
+        // The name without a user needs no separator.
+        let offer = Offer::new(mint(secret, None, SEPARATOR, of.ttl, of.now), of.ttl, of.uris.to_vec());
         text += &format!("\nFor RTCPeerConnection, until {}:\n", offer.minted.expires);
         text += &format!("  {{\"iceServers\":{}}}\n", offer.ice_servers());
     }

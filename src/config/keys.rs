@@ -5,9 +5,11 @@
 #![forbid(unsafe_code)]
 
 use super::load::{Reader, Value};
+use super::oauth::{OAuthKeys, ServerName};
+use super::redirect::Redirects;
 use super::units::{Rate, Rhythm};
 use super::values::{
-    ApiKey, Deny, External, Level, Listeners, LogFormat, Password, Ports, PublicName, Realm, RelayFrom, Uri,
+    ApiKey, Deny, External, Level, Listeners, LogFormat, Password, Ports, PublicName, Realm, RelayFrom, Separator, Uri,
 };
 use crate::time::Duration;
 use crate::turn::credential::Secret;
@@ -125,6 +127,8 @@ keys! {
         external: Vec<External> = "[]",
         /// UDP ports that allocations get; open them in the firewall.
         ports: Ports = r#""49152-65535""#,
+        /// Whether clients may ask for TCP relays (RFC 6062).
+        tcp: bool = "true",
     }
 
     /// Who may use the server. Without secrets and users, one secret is made and kept in the state directory.
@@ -133,14 +137,28 @@ keys! {
         secrets: Vec<Secret> = "[]",
         /// A file with one more secret a line, newest first; "" is none.
         secret_file: Option<PathBuf> = r#""""#,
-        /// Users with fixed passwords: { alice = "password" } or "hmac:" and the hex of MD5(user:realm:password).
+        /// Users with fixed passwords: { alice = "password" }, or "hmac:" and the hex of MD5(user:realm:password), or
+        /// "sha256:" and that of SHA-256(user:realm:password), which most clients cannot use.
         users: BTreeMap<String, Password> = "{}",
         /// Time-limited credentials live at most this long, whether minted here or elsewhere.
         max_ttl: Duration = r#""24h""#,
+        /// What stands between expiry and user in time-limited names; the first one splits.
+        username_separator: Separator = r#"":""#,
+        /// Whether an allocation ends when its time-limited credential does; false: at the next refresh after that.
+        strict_expiry: bool = "false",
         /// Whether STUN binding requests need no credential; WebRTC clients send none.
         anonymous_stun: bool = "true",
         /// How long a nonce may be used before clients must take a new one.
         nonce_lifetime: Duration = r#""1h""#,
+        /// Whether clients may find out how their NAT behaves (RFC 5780); takes two addresses in listen.udp.
+        nat_discovery: bool = "false",
+        /// Whether an allocation may move with its client to another address (RFC 8016).
+        mobility: bool = "false",
+        /// Keys shared with authorisation servers (RFC 7635): { kid = "…", key = "base64…", algorithm = "A256GCM" }, or a
+        /// list of such; A256GCM takes 32 bytes, A128GCM 16.
+        oauth: OAuthKeys = "[]",
+        /// The name those servers know this one by; "" is the realm.
+        oauth_server_name: Option<ServerName> = r#""""#,
     }
 
     /// Who may be relayed to; the most specific prefix wins.
@@ -173,6 +191,9 @@ keys! {
         permissions_per_allocation: NonZero<u32> = "256",
         /// Channels that one allocation may bind at a time, at most 4096.
         channels_per_allocation: NonZero<u32> = "256",
+        /// Where clients are sent while the server drains: "ip:port" of others, and at most one name, which stands in their
+        /// certificates.
+        redirect: Redirects = "[]",
     }
 
     /// Minting API, metrics, health and the test page.

@@ -6,7 +6,7 @@
 use super::load::{Given, Reading, Value, Word, gather};
 use super::near::nearest;
 use super::units::Fault;
-use crate::turn::credential::Secret;
+use crate::turn::credential::{SEPARATOR, Secret};
 use crate::turn::peers::{Prefix, PrefixError};
 use crate::wire::integrity::Key as UserKey;
 use core::fmt;
@@ -58,7 +58,13 @@ pub enum Password {
     Plain(Secret),
     /// MD5(user:realm:password), so that the password itself is nowhere.
     Hmac(UserKey),
+    /// SHA-256(user:realm:password), for clients of RFC 8489 alone.
+    Sha256(UserKey),
 }
+
+/// What stands between expiry and user in a time-limited name: a printable ASCII character that is no digit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Separator(char);
 
 /// Prefixes that may not be relayed to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -342,7 +348,7 @@ impl Value for BTreeMap<String, Password> {
     }
 }
 
-const USER_MAX: usize = 508; // RFC 8489 §14.3: fewer than 509 bytes
+pub(super) const USER_MAX: usize = 508; // RFC 8489 §14.3: fewer than 509 bytes
 
 impl Password {
     fn read(given: &Given<'_>) -> Reading<Self> {
@@ -350,25 +356,56 @@ impl Password {
         if text.is_empty() {
             return Err(given.wrong("a password cannot be empty").into());
         }
-        if text.starts_with("sha256:") {
-            return Err(given.wrong("\"sha256:\" is not accepted yet; a plain password or \"hmac:\" is needed").into());
-        }
-        let Some(digits) = text.strip_prefix("hmac:") else {
-            return Ok(Self::Plain(Secret::new(text)));
+        let key = |digits, length| {
+            unhex(digits).filter(|bytes| bytes.len() == length).and_then(|bytes| UserKey::from_bytes(&bytes))
         };
-        let key = unhex(digits).filter(|bytes| bytes.len() == MD5_LEN).and_then(|bytes| UserKey::from_bytes(&bytes));
-        let message = "after \"hmac:\" come the 32 hex digits of MD5(user:realm:password)";
-        key.map(Self::Hmac).ok_or_else(|| given.wrong(message).into())
+        if let Some(digits) = text.strip_prefix("hmac:") {
+            let message = "after \"hmac:\" come the 32 hex digits of MD5(user:realm:password)";
+            return key(digits, MD5_LEN).map(Self::Hmac).ok_or_else(|| given.wrong(message).into());
+        }
+        if let Some(digits) = text.strip_prefix("sha256:") {
+            let message = "after \"sha256:\" come the 64 hex digits of SHA-256(user:realm:password)";
+            return key(digits, SHA256_LEN).map(Self::Sha256).ok_or_else(|| given.wrong(message).into());
+        }
+        Ok(Self::Plain(Secret::new(text)))
     }
 }
 
 const MD5_LEN: usize = 16;
+const SHA256_LEN: usize = 32;
 
 fn unhex(digits: &str) -> Option<Vec<u8>> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
     rest.is_empty().then_some(())?;
     pairs.iter().map(|[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect()
+}
+
+impl Separator {
+    /// The character.
+    pub fn as_char(self) -> char {
+        self.0
+    }
+}
+
+impl Word for Separator {
+    fn parse(text: &str) -> Result<Self, Fault> {
+        let mut characters = text.chars();
+        let (Some(one), None) = (characters.next(), characters.next()) else {
+            return Err(Fault::new("must be one character").meant(SEPARATOR));
+        };
+        if one.is_ascii_digit() {
+            return Err(Fault::new("a digit cannot be told from the expiry before it").meant(SEPARATOR));
+        }
+        if !one.is_ascii_graphic() {
+            return Err(Fault::new("must be a printable ASCII character, and no blank").meant(SEPARATOR));
+        }
+        Ok(Self(one))
+    }
+
+    fn word(&self) -> String {
+        self.0.into()
+    }
 }
 
 impl Word for Prefix {

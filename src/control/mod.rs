@@ -142,15 +142,18 @@ async fn run(start: Start) -> Result<(), ServeError> {
     config.http.listen.addresses = http.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let policy = kept.policy(&config, &host, &nonce_key)?;
     let setup = Setup {
-        listeners: config.listen.all(),
+        listeners: config.listeners(),
         workers: config.data_plane.workers as usize,
         policy: Arc::new(policy.clone()),
     };
     let handle = Arc::new(worker::start(setup).map_err(ServeError::Worker)?);
     // From here on the ports are those that are open: port 0 has become a real one.
-    let opened = |transport| move |(with, address): &(Transport, SocketAddr)| (*with == transport).then_some(*address);
-    config.listen.udp.addresses = handle.listeners().iter().filter_map(opened(Transport::Udp)).collect();
-    config.listen.tcp.addresses = handle.listeners().iter().filter_map(opened(Transport::Tcp)).collect();
+    let added = config.discovery_listeners();
+    let opened = |transport| {
+        let of = handle.listeners().iter().filter(move |(with, _)| *with == transport).map(|(_, address)| *address);
+        of.filter(|address| transport != Transport::Udp || !added.contains(address)).collect()
+    };
+    (config.listen.udp.addresses, config.listen.tcp.addresses) = (opened(Transport::Udp), opened(Transport::Tcp));
 
     let app = Arc::new(App::new(kept.settings(&config, &policy), sources(&handle), clock::now));
     let (close, closing) = channel::channel(false);
@@ -355,6 +358,7 @@ impl Kept {
         Settings {
             keys: Keyring::new(keys),
             secrets: policy.auth.secrets.clone(),
+            separator: policy.auth.separator,
             max_ttl: policy.auth.max_ttl,
             uris: config.uris(policy).into_iter().collect(),
             metrics_public: config.http.metrics_public,
@@ -386,6 +390,7 @@ fn keep_what_needs_a_restart(running: &Config, next: &mut Config) -> Vec<&'stati
         keep("relay.addresses", &running.relay.addresses, &mut next.relay.addresses),
         keep("relay.external", &running.relay.external, &mut next.relay.external),
         keep("relay.ports", &running.relay.ports, &mut next.relay.ports),
+        keep("auth.nat_discovery", &running.auth.nat_discovery, &mut next.auth.nat_discovery),
         keep("data_plane.workers", &running.data_plane.workers, &mut next.data_plane.workers),
         keep("log.level", &running.log.level, &mut next.log.level),
         keep("log.format", &running.log.format, &mut next.log.format),
@@ -412,6 +417,7 @@ fn changed_keys(before: &Config, after: &Config) -> Vec<&'static str> {
     let differs_unseen = |key: &str| match key {
         "auth.secrets" => before.auth.secrets != after.auth.secrets,
         "auth.users" => before.auth.users != after.auth.users,
+        "auth.oauth" => before.auth.oauth != after.auth.oauth,
         "http.keys" => before.http.keys != after.http.keys,
         _ => false,
     };

@@ -68,7 +68,7 @@ impl Server {
         self.rng.fill_bytes(&mut chance);
         let user = match asker.identity {
             Identity::Static => asker.username,
-            Identity::TimeLimited { .. } => credential::user(asker.username),
+            Identity::TimeLimited { .. } => credential::user(asker.username, self.policy.auth.separator),
         };
         effects.push(Effect::Bind(Bind { relay, family: wish.family, want: wish.want, user: user.into(), chance }));
         Ok(None)

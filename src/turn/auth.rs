@@ -84,7 +84,7 @@ fn look_up<'m>(policy: &Policy, now: Now, username: &'m str, message: &Message<'
         }
         return Ok(Asker { username, identity: Identity::Static, key: key.clone() });
     }
-    let expires = credential::expiry(username);
+    let expires = credential::expiry(username, policy.auth.separator);
     // Every secret is tried, also for a name that can't be right: how long the answer takes tells nobody which it was.
     let mut found = None;
     for secret in &policy.auth.secrets {

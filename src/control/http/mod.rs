@@ -37,6 +37,8 @@ pub struct Settings {
     pub keys: Keyring,
     /// What credentials are minted with; the first is the newest.
     pub secrets: Vec<Secret>,
+    /// What stands between expiry and user in a minted name.
+    pub separator: char,
     /// The longest life of a minted credential.
     pub max_ttl: Duration,
     /// What minted answers list.
@@ -148,7 +150,8 @@ impl App {
             ));
         };
         let ttl = wish.ttl.unwrap_or(DEFAULT_TTL).min(settings.max_ttl);
-        let minted = credential::mint(secret, wish.user.as_deref(), ttl, (self.clock)().unix);
+        let now = (self.clock)().unix;
+        let minted = credential::mint(secret, wish.user.as_deref(), settings.separator, ttl, now);
         Ok(Credential { minted, ttl: ttl.as_secs() })
     }
 }
