@@ -268,9 +268,16 @@ fn extensions_say_what_to_mend_as_well() {
             "limits.redirect = [\"turn2.example.org:3478\"]",
             "turnserver.toml:1: limits.redirect = \"turn2.example.org:3478\": not an \"ip:port\"; names are not looked up; a name stands alone, without a port, beside the addresses it belongs to",
         ),
+        (
+            "http.listen = [\"unix:api.sock\"]",
+            "turnserver.toml:1: http.listen = \"unix:api.sock\": the path of a socket begins with /; write \"unix:/run/turnserver/api.sock\"",
+        ),
+        ("http.listen = [\"unix:/a\", \"unix:/a\"]", "turnserver.toml:1: http.listen = \"unix:/a\": listed twice"),
     ] {
         assert_eq!(complaint(text), sentence);
     }
+    let long = format!("http.listen = [\"unix:/{}\"]", "x".repeat(107));
+    assert!(complaint(&long).ends_with("the path of a socket has at most 107 bytes"));
     let twice = "auth.oauth = [{ kid = \"a\", key = \"K\", algorithm = \"A128GCM\" }, { kid = \"a\", key = \"K\", algorithm = \"A128GCM\" }]";
     assert!(complaint(&twice.replace('K', "MDEyMzQ1Njc4OWFiY2RlZg==")).ends_with("the kid \"a\" is there twice"));
 }
@@ -602,6 +609,17 @@ fn nobody_is_sent_in_a_circle() {
     let mapped = "relay.external = [\"192.0.2.1\"]\nlimits.redirect = [\"192.0.2.1:3478\"]";
     assert!(policy_of(mapped).unwrap_err().contains("this server itself"));
     assert!(policy_of("limits.redirect = [\"10.0.0.6:3479\"]").is_ok(), "another server may run beside this one");
+}
+
+#[test]
+fn http_listens_on_addresses_and_socket_files() {
+    let config = good("http.listen = [\"unix:/run/turnserver/api.sock\", \"127.0.0.1:3480\"]");
+    assert_eq!(config.http.listen.sockets, [std::path::Path::new("/run/turnserver/api.sock")]);
+    assert_eq!(config.http.listen.addresses.len(), 1);
+    let config = env(&[("TURNSERVER__HTTP__LISTEN", "127.0.0.1:3480,unix:/a/b")]);
+    assert_eq!((config.http.listen.addresses.len(), config.http.listen.sockets.len()), (1, 1));
+    let shown = config.effective().into_iter().find(|(key, _)| *key == "http.listen").unwrap().1;
+    assert_eq!(shown.to_string(), "[\"127.0.0.1:3480\", \"unix:/a/b\"]");
 }
 
 #[test]

@@ -17,12 +17,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 use turnserver::config::{ApiKey, Scope};
-use turnserver::control::http::connections::{Bounds, Door};
+use turnserver::control::http::connections::{Bounds, Door, Listener};
 use turnserver::control::http::{self, App, Client, Settings, Stage, Uris};
 use turnserver::control::keys::Keyring;
 use turnserver::control::metrics::Sources;
@@ -333,6 +333,21 @@ async fn another_separator_stands_in_minted_names() {
 }
 
 #[tokio::test]
+async fn who_comes_through_the_socket_is_local_unless_a_proxy_asks() {
+    let site = site();
+    site.asks(get("/metrics").through_a_socket()).await.has(200);
+    site.asks(get("/metrics").through_a_socket().header("x-forwarded-for", "192.0.2.1")).await.has(401);
+    site.asks(post("/v1/ice-servers").through_a_socket()).await.has(401);
+    site.asks(post("/v1/ice-servers").through_a_socket().bearer("m")).await.has(201);
+    for _ in 0..5 {
+        site.asks(post("/v1/ice-servers").through_a_socket().bearer("guess")).await.has(401);
+    }
+    site.asks(post("/v1/ice-servers").through_a_socket().bearer("guess")).await.has(429);
+    site.asks(post("/v1/ice-servers").through_a_socket().bearer("m")).await.has(201);
+    site.asks(post("/v1/ice-servers").from("192.0.2.11:1").bearer("guess")).await.has(401);
+}
+
+#[tokio::test]
 async fn a_reload_changes_keys_and_secrets_of_the_next_request() {
     let site = site();
     let mut settings = settings();
@@ -435,6 +450,24 @@ async fn an_idle_connection_gives_its_slot_to_who_waits() {
 }
 
 #[tokio::test]
+async fn curl_reaches_every_page_through_a_socket_file() {
+    let path = std::env::temp_dir().join(format!("turnserver-http-{}.sock", std::process::id()));
+    let _left_by_a_crash = std::fs::remove_file(&path);
+    let site = site();
+    let (_close, closing) = watch::channel(false);
+    let door = Door::new(http::router(site.app, PATIENCE), Bounds::default(), closing);
+    tokio::spawn(door.open(Listener::Unix(UnixListener::bind(&path).unwrap())));
+    for (page, beginning) in [("/", "<!doctype html>"), ("/metrics", "# HELP"), ("/healthz", "{\"status\"")] {
+        let mut curl = tokio::process::Command::new("curl");
+        curl.args(["-s", "--unix-socket"]).arg(&path).arg(format!("http://localhost{page}"));
+        let Ok(answer) = curl.output().await else { return skipped("curl is not installed: no socket is asked") };
+        let text = String::from_utf8_lossy(&answer.stdout).to_lowercase();
+        assert!(text.starts_with(&beginning.to_lowercase()), "{page}: {text}");
+    }
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[tokio::test]
 async fn a_header_without_end_is_refused() {
     let (address, _door, _close) = open(Bounds::default(), site()).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -468,7 +501,7 @@ async fn open(bounds: Bounds, site: Site) -> (SocketAddr, Door, watch::Sender<bo
     let address = listener.local_addr().unwrap();
     let (close, closing) = watch::channel(false);
     let door = Door::new(http::router(site.app, bounds.request), bounds, closing);
-    tokio::spawn(door.clone().open(listener));
+    tokio::spawn(door.clone().open(Listener::Tcp(listener)));
     (address, door, close)
 }
 
@@ -528,7 +561,7 @@ impl Site {
     async fn asks(&self, ask: Ask) -> Heard {
         let mut request = Request::builder().method(ask.method).uri(&ask.path).body(Body::from(ask.body)).unwrap();
         *request.headers_mut() = ask.headers;
-        request.extensions_mut().insert(Client(ask.from.parse().unwrap()));
+        request.extensions_mut().insert(ask.from);
         let response = http::router(Arc::clone(&self.app), PATIENCE).oneshot(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
@@ -541,7 +574,7 @@ struct Ask {
     path: String,
     headers: HeaderMap,
     body: String,
-    from: &'static str,
+    from: Client,
 }
 
 fn get(path: &str) -> Ask {
@@ -553,7 +586,8 @@ fn post(path: &str) -> Ask {
 }
 
 fn request(method: Method, path: &str) -> Ask {
-    Ask { method, path: path.into(), headers: HeaderMap::new(), body: String::new(), from: BACKEND }
+    let from = Client::Address(BACKEND.parse().unwrap());
+    Ask { method, path: path.into(), headers: HeaderMap::new(), body: String::new(), from }
 }
 
 impl Ask {
@@ -570,8 +604,12 @@ impl Ask {
         Self { body: body.into(), ..self }
     }
 
-    fn from(self, from: &'static str) -> Self {
-        Self { from, ..self }
+    fn from(self, from: &str) -> Self {
+        Self { from: Client::Address(from.parse().unwrap()), ..self }
+    }
+
+    fn through_a_socket(self) -> Self {
+        Self { from: Client::Socket, ..self }
     }
 }
 

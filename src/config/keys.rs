@@ -9,7 +9,8 @@ use super::oauth::{OAuthKeys, ServerName};
 use super::redirect::Redirects;
 use super::units::{Rate, Rhythm};
 use super::values::{
-    ApiKey, Deny, External, Level, Listeners, LogFormat, Password, Ports, PublicName, Realm, RelayFrom, Separator, Uri,
+    ApiKey, Deny, External, HttpListeners, Level, Listeners, LogFormat, Password, Ports, PublicName, Realm, RelayFrom,
+    Separator, Uri,
 };
 use crate::time::Duration;
 use crate::turn::credential::Secret;
@@ -117,6 +118,8 @@ keys! {
         udp: Listeners = r#"["0.0.0.0:3478", "[::]:3478"]"#,
         /// STUN and TURN over TCP, for networks that block UDP.
         tcp: Listeners = r#"["0.0.0.0:3478", "[::]:3478"]"#,
+        /// Whether addresses may be bound that no interface has yet: listeners, relay addresses and HTTP.
+        freebind: bool = "false",
     }
 
     /// Where relayed traffic leaves and arrives.
@@ -198,8 +201,9 @@ keys! {
 
     /// Minting API, metrics, health and the test page.
     http: Http {
-        /// Where it listens, "ip:port"; an empty list turns it off. Put TLS in front before it leaves this host.
-        listen: Listeners = r#"["127.0.0.1:3480"]"#,
+        /// Where it listens, "ip:port" or "unix:/path"; an empty list turns it off. Put TLS in front before it leaves
+        /// this host.
+        listen: HttpListeners = r#"["127.0.0.1:3480"]"#,
         /// Whether /metrics needs no key from anywhere; false: from loopback only.
         metrics_public: bool = "false",
         /// What minted answers list; [] is every listener, by the name below or its external address.

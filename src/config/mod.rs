@@ -26,8 +26,8 @@ pub use policy::Host;
 pub use redirect::Redirects;
 pub use units::{Rate, Rhythm, duration_text, parse_duration};
 pub use values::{
-    ApiKey, Deny, External, Level, Listeners, LogFormat, Password, Ports, PublicName, Realm, RelayFrom, Scope,
-    Separator, Uri,
+    ApiKey, Deny, External, HttpListeners, Level, Listeners, LogFormat, Password, Ports, PublicName, Realm, RelayFrom,
+    Scope, Separator, Uri,
 };
 
 /// The text of `turnserver.toml.example`: every key with its default, commented out, and why it is there.

@@ -29,6 +29,17 @@ pub struct Listeners {
     pub is_default: bool,
 }
 
+/// Where HTTP is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpListeners {
+    /// Over TCP, without duplicates.
+    pub addresses: Vec<SocketAddr>,
+    /// The files of unix-domain sockets, without duplicates.
+    pub sockets: Vec<PathBuf>,
+    /// Whether nobody wrote them.
+    pub is_default: bool,
+}
+
 /// A local address for relay sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayFrom {
@@ -183,6 +194,57 @@ impl Value for Listeners {
         self.addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().into()
     }
 }
+
+impl Value for HttpListeners {
+    const LIST: bool = true;
+
+    fn read(given: &Given<'_>) -> Reading<Self> {
+        let mut read = Self { addresses: Vec::new(), sockets: Vec::new(), is_default: given.is_default() };
+        let mut mistakes = Vec::new();
+        for item in given.items()? {
+            let path = item.text().ok().and_then(|text| text.strip_prefix(UNIX));
+            let outcome = match path.map(socket_path) {
+                Some(Err(fault)) => Err(item.fault(fault).into()),
+                Some(Ok(path)) if read.sockets.contains(&path) => Err(item.wrong("listed twice").into()),
+                Some(Ok(path)) => {
+                    read.sockets.push(path);
+                    Ok(())
+                }
+                None => match item.word::<SocketAddr>() {
+                    Ok(address) if address.port() != 0 && read.addresses.contains(&address) => {
+                        Err(item.wrong("listed twice").into())
+                    }
+                    address => address.map(|address| read.addresses.push(address)),
+                },
+            };
+            mistakes.extend(outcome.err().into_iter().flatten());
+        }
+        if mistakes.is_empty() { Ok(read) } else { Err(mistakes) }
+    }
+
+    fn show(&self) -> toml::Value {
+        let sockets = self.sockets.iter().map(|path| format!("{UNIX}{}", path.display()));
+        self.addresses.iter().map(SocketAddr::to_string).chain(sockets).collect::<Vec<_>>().into()
+    }
+}
+
+const UNIX: &str = "unix:";
+
+fn socket_path(text: &str) -> Result<PathBuf, Fault> {
+    let path = PathBuf::from(text);
+    if !path.is_absolute() || path.file_name().is_none() {
+        return Err(Fault::new("the path of a socket begins with /").hint("write \"unix:/run/turnserver/api.sock\""));
+    }
+    if text.len() > SOCKET_PATH_MAX {
+        return Err(Fault::new(format!("the path of a socket has at most {SOCKET_PATH_MAX} bytes")));
+    }
+    if text.contains('\0') {
+        return Err(Fault::new("a path has no zero byte"));
+    }
+    Ok(path)
+}
+
+const SOCKET_PATH_MAX: usize = 107; // sun_path of unix(7) has 108, one of them the closing zero
 
 impl Word for SocketAddr {
     fn parse(text: &str) -> Result<Self, Fault> {

@@ -7,10 +7,11 @@
 
 pub mod http;
 pub mod keys;
+mod listen;
 pub mod metrics;
 pub mod watch;
 
-use crate::config::{self, ApiKey, Config, Host, Listeners, Mistake};
+use crate::config::{self, ApiKey, Config, Host, HttpListeners, Listeners, Mistake};
 use crate::net::clock;
 use crate::net::fds::{ServiceManager, Word};
 use crate::time::{Duration, seconds};
@@ -24,11 +25,9 @@ use http::connections::{Bounds, Door};
 use http::{App, Settings, Stage};
 use keys::Keyring;
 use metrics::Sources;
-use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch as channel;
 use tokio::time::interval;
@@ -57,6 +56,8 @@ pub struct Ready {
     pub listeners: Vec<(Transport, SocketAddr)>,
     /// Where HTTP is served.
     pub http: Vec<SocketAddr>,
+    /// The files of its unix-domain sockets.
+    pub http_sockets: Vec<PathBuf>,
     /// What minted answers list.
     pub uris: Vec<String>,
 }
@@ -72,6 +73,8 @@ pub enum ServeError {
     SecretFile(PathBuf, io::Error),
     /// An address of `http.listen` cannot be opened.
     Http(SocketAddr, io::Error),
+    /// A socket file of `http.listen` cannot be opened.
+    HttpSocket(PathBuf, io::Error),
     /// A worker cannot start.
     Worker(StartError),
     /// The operating system would not give what every server needs.
@@ -91,7 +94,12 @@ impl fmt::Display for ServeError {
             }
             Self::SecretFile(path, error) => write!(f, "auth.secret_file = \"{}\": {error}", path.display()),
             Self::ConfigFile(path, error) => write!(f, "{}: cannot be read: {error}", path.display()),
-            Self::Http(address, error) => write!(f, "http.listen = \"{address}\": {error}; {}", listen_hint(error)),
+            Self::Http(address, error) => {
+                write!(f, "http.listen = \"{address}\": {error}; {}", listen::hint(error))
+            }
+            Self::HttpSocket(path, error) => {
+                write!(f, "http.listen = \"unix:{}\": {error}; {}", path.display(), listen::file_hint(error))
+            }
             Self::Worker(error) => error.fmt(f),
             Self::System(error) => write!(f, "the operating system refused: {error}"),
             Self::WorkerFailed => {
@@ -110,19 +118,6 @@ impl From<Vec<Mistake>> for ServeError {
     }
 }
 
-fn listen_hint(error: &io::Error) -> &'static str {
-    let kind = error.kind();
-    if kind == io::ErrorKind::AddrInUse {
-        "another program listens there: stop it, or choose another port"
-    } else if kind == io::ErrorKind::AddrNotAvailable {
-        "this host has no such address"
-    } else if kind == io::ErrorKind::PermissionDenied {
-        "ports below 1024 need CAP_NET_BIND_SERVICE"
-    } else {
-        "choose another address"
-    }
-}
-
 /// Runs a server until a signal ends it.
 pub fn serve(start: Start) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::System)?;
@@ -134,15 +129,16 @@ pub fn serve(start: Start) -> Result<(), ServeError> {
 async fn run(start: Start) -> Result<(), ServeError> {
     let mut signals = Signals::listen().map_err(ServeError::System)?;
     let manager = ServiceManager::from_env();
-    let http = open_http(&start.config.http.listen)?;
+    let http = listen::open(&start.config.http.listen, start.config.listen.freebind)?;
     let Start { mut config, host, config_file, secrets, keys, on_ready } = start;
     let nonce_key = random_key().map_err(ServeError::System)?;
     let kept = Kept::of(&config, secrets, keys)?;
 
-    config.http.listen.addresses = http.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    config.http.listen.addresses.clone_from(&http.addresses);
     let policy = kept.policy(&config, &host, &nonce_key)?;
     let setup = Setup {
         listeners: config.listeners(),
+        freebind: config.listen.freebind,
         workers: config.data_plane.workers as usize,
         policy: Arc::new(policy.clone()),
     };
@@ -161,10 +157,11 @@ async fn run(start: Start) -> Result<(), ServeError> {
     let door = Door::new(http::router(Arc::clone(&app), bounds.request), bounds, closing);
     let ready = Ready {
         listeners: handle.listeners().to_vec(),
-        http: config.http.listen.addresses.clone(),
+        http: http.addresses,
+        http_sockets: config.http.listen.sockets.clone(),
         uris: config.uris(&policy),
     };
-    http.into_iter().for_each(|listener| drop(tokio::spawn(door.clone().open(listener))));
+    http.listeners.into_iter().for_each(|listener| drop(tokio::spawn(door.clone().open(listener))));
     app.set_stage(Stage::Serving);
     ready.log();
     manager.say(Word::Ready);
@@ -173,7 +170,9 @@ async fn run(start: Start) -> Result<(), ServeError> {
     let secret_file = Watch::on(config.auth.secret_file.clone());
     let mut server = Server { config, host, config_file, kept, nonce_key, secret_file, handle, app, manager };
     server.watch_over(&mut signals).await?;
-    server.stop(&mut signals, &door, &close).await
+    let stopped = server.stop(&mut signals, &door, &close).await;
+    drop(http.files);
+    stopped
 }
 
 /// A server that runs.
@@ -386,7 +385,8 @@ fn keep_what_needs_a_restart(running: &Config, next: &mut Config) -> Vec<&'stati
     [
         keep_listeners("listen.udp", &running.listen.udp, &mut next.listen.udp),
         keep_listeners("listen.tcp", &running.listen.tcp, &mut next.listen.tcp),
-        keep_listeners("http.listen", &running.http.listen, &mut next.http.listen),
+        keep("listen.freebind", &running.listen.freebind, &mut next.listen.freebind),
+        keep_http_listeners(&running.http.listen, &mut next.http.listen),
         keep("relay.addresses", &running.relay.addresses, &mut next.relay.addresses),
         keep("relay.external", &running.relay.external, &mut next.relay.external),
         keep("relay.ports", &running.relay.ports, &mut next.relay.ports),
@@ -402,14 +402,23 @@ fn keep_what_needs_a_restart(running: &Config, next: &mut Config) -> Vec<&'stati
 
 /// Port 0 is whatever was opened, and a default may have left a family out: neither is a difference.
 fn keep_listeners(key: &'static str, running: &Listeners, next: &mut Listeners) -> Option<&'static str> {
+    let both_default = running.is_default && next.is_default;
+    let all_same = are_same(&running.addresses, &next.addresses);
+    *next = running.clone();
+    (!both_default && !all_same).then_some(key)
+}
+
+fn keep_http_listeners(running: &HttpListeners, next: &mut HttpListeners) -> Option<&'static str> {
+    let all_same = are_same(&running.addresses, &next.addresses) && running.sockets == next.sockets;
+    *next = running.clone();
+    (!all_same).then_some("http.listen")
+}
+
+fn are_same(running: &[SocketAddr], next: &[SocketAddr]) -> bool {
     let same = |running: &SocketAddr, next: &SocketAddr| {
         running.ip() == next.ip() && (running.port() == next.port() || next.port() == 0)
     };
-    let both_default = running.is_default && next.is_default;
-    let all_same = running.addresses.len() == next.addresses.len()
-        && running.addresses.iter().all(|one| next.addresses.iter().any(|other| same(one, other)));
-    *next = running.clone();
-    (!both_default && !all_same).then_some(key)
+    running.len() == next.len() && running.iter().all(|one| next.iter().any(|other| same(one, other)))
 }
 
 /// The keys that differ, in the order of the example. Those that hold secrets are compared, never shown.
@@ -425,25 +434,6 @@ fn changed_keys(before: &Config, after: &Config) -> Vec<&'static str> {
     let differing = pairs.filter(|((key, before), (_, after))| before != after || differs_unseen(key));
     differing.map(|((key, _), _)| key).collect()
 }
-
-fn open_http(listeners: &Listeners) -> Result<Vec<TcpListener>, ServeError> {
-    let open = |address: &SocketAddr| open_listener(*address).map_err(|error| ServeError::Http(*address, error));
-    listeners.addresses.iter().map(open).collect()
-}
-
-fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?; // 0.0.0.0 has its own line
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
-const BACKLOG: i32 = 256;
 
 fn random_key() -> io::Result<Secret> {
     let mut bytes = [0; 16];
@@ -464,6 +454,9 @@ impl Ready {
         }
         for address in &self.http {
             tracing::info!(transport = "http", %address, "listening");
+        }
+        for path in &self.http_sockets {
+            tracing::info!(transport = "http", address = %format_args!("unix:{}", path.display()), "listening");
         }
     }
 }

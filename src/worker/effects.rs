@@ -52,16 +52,16 @@ impl Worker {
     }
 
     pub(super) fn bind(&mut self, slot: usize, bind: &Bind) -> Verdict {
-        let result =
-            self.ledger.claim(self.now, &self.policy.limits, bind, udp::relay).and_then(|(claim, port, socket)| {
-                let token = Token::Relay(bind.relay).into();
-                self.poll.add(socket.as_fd(), token, Interest::Read).map_err(|_| {
-                    self.ledger.cancel(bind.want);
-                    BindError::NoResources
-                })?;
-                self.relays.insert(bind.relay, socket, claim);
-                Ok(Bound { address: port.address, port: port.port })
-            });
+        let open = |address| udp::relay(address, self.freebind);
+        let result = self.ledger.claim(self.now, &self.policy.limits, bind, open).and_then(|(claim, port, socket)| {
+            let token = Token::Relay(bind.relay).into();
+            self.poll.add(socket.as_fd(), token, Interest::Read).map_err(|_| {
+                self.ledger.cancel(bind.want);
+                BindError::NoResources
+            })?;
+            self.relays.insert(bind.relay, socket, claim);
+            Ok(Bound { address: port.address, port: port.port })
+        });
         let Some(packet) = self.slots.get_mut(slot) else { return Verdict::Nothing };
         self.server.handle(self.now, Input::Bound { relay: bind.relay, result }, packet, &mut self.effects)
     }

@@ -47,6 +47,10 @@ pub(crate) struct Setup {
     pub(crate) log_format: &'static str,
     /// A command the program is started by, such as `prlimit`.
     pub(crate) wrapper: Vec<&'static str>,
+    /// More lines of `[listen]`.
+    pub(crate) listen_lines: &'static str,
+    /// A socket file of `http.listen`, beside its address.
+    pub(crate) http_socket: Option<PathBuf>,
 }
 
 impl Default for Setup {
@@ -64,6 +68,8 @@ impl Default for Setup {
             log_level: "info",
             log_format: "auto",
             wrapper: Vec::new(),
+            listen_lines: "",
+            http_socket: None,
         }
     }
 }
@@ -276,13 +282,16 @@ fn configuration(setup: &Setup, port: u16, http: SocketAddr) -> String {
     let relay = quoted(setup.relay.iter().map(ToString::to_string).collect());
     let allow = quoted(setup.allow.iter().map(ToString::to_string).collect());
     let deny = quoted(setup.deny.iter().map(ToString::to_string).collect());
-    let Setup { relay_lines, password, limits, workers, log_level, log_format, .. } = setup;
+    let socket = setup.http_socket.iter().map(|path| format!("unix:{}", path.display()));
+    let http = quoted(std::iter::once(http.to_string()).chain(socket).collect());
+    let Setup { relay_lines, listen_lines, password, limits, workers, log_level, log_format, .. } = setup;
     format!(
         r#"
 realm = "test.example"
 [listen]
 udp = [{listen}]
 tcp = [{listen}]
+{listen_lines}
 [relay]
 addresses = [{relay}]
 {relay_lines}
@@ -295,7 +304,7 @@ deny = [{deny}]
 [limits]
 {limits}
 [http]
-listen = ["{http}"]
+listen = [{http}]
 [[http.keys]]
 id = "test"
 secret = "{KEY}"

@@ -25,7 +25,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
-use core::net::SocketAddr;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use problem::Problem;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -135,7 +135,7 @@ impl App {
 
     fn refuse_guess(&self, client: Client, denied: Denied) -> Problem {
         let now = (self.clock)().mono;
-        let wait = self.brake.lock().unwrap_or_else(PoisonError::into_inner).wrong_key(client.0.ip(), now);
+        let wait = self.brake.lock().unwrap_or_else(PoisonError::into_inner).wrong_key(client.ip(), now);
         let Some(wait) = wait else { return Problem::unauthorized(denied.to_string()) };
         let wait = wait.as_secs().max(1);
         Problem::wait(wait, format!("too many wrong keys from your address: wait {wait} s, or send a right one"))
@@ -162,13 +162,26 @@ const DEFAULT_TTL: Duration = seconds(86_400);
 
 /// Where a request came from. Forwarded addresses are not looked at: anybody can write one.
 #[derive(Clone, Copy, Debug)]
-pub struct Client(pub SocketAddr);
+pub enum Client {
+    /// From this address.
+    Address(SocketAddr),
+    /// Through a unix-domain socket of this host.
+    Socket,
+}
 
 impl Client {
+    /// Whose guesses of keys count together. Everybody behind the sockets of this host is one.
+    fn ip(self) -> IpAddr {
+        match self {
+            Self::Address(address) => address.ip(),
+            Self::Socket => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+
     /// Whether the request was made on this host, and not through a proxy that runs here.
     fn is_local(self, headers: &HeaderMap) -> bool {
         let forwarded = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
-        self.0.ip().to_canonical().is_loopback() && !forwarded.iter().any(|name| headers.contains_key(*name))
+        self.ip().to_canonical().is_loopback() && !forwarded.iter().any(|name| headers.contains_key(*name))
     }
 }
 
