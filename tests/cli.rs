@@ -202,6 +202,19 @@ fn addresses_that_come_later_are_no_warnings_with_freebind() {
 }
 
 #[test]
+fn a_drain_without_server_or_key_is_told_before_anything_is_made() {
+    let home = Home::with(&format!("{SECRET}http.listen = []\n"));
+    let output = home.runs(&["drain"]);
+    assert_eq!(code(&output), 2);
+    assert!(err(&output).contains("http.listen names no port and no socket"), "{}", err(&output));
+    let home = Home::with(SECRET);
+    let output = home.runs(&["drain"]);
+    assert_eq!(code(&output), 2);
+    assert!(err(&output).contains("no key is configured, and none is kept in"), "{}", err(&output));
+    assert!(!home.0.path().join("state").exists(), "no key is made up");
+}
+
+#[test]
 fn without_a_configured_secret_the_kept_one_mints_and_none_is_made_up() {
     let home = Home::new();
     let none = home.runs(&["credential"]);

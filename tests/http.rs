@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 use turnserver::config::{ApiKey, Scope};
 use turnserver::control::http::connections::{Bounds, Door, Listener};
-use turnserver::control::http::{self, App, Client, Settings, Stage, Uris};
+use turnserver::control::http::{self, App, Client, ORDERS, Order, Settings, Stage, Uris};
 use turnserver::control::keys::Keyring;
 use turnserver::control::metrics::Sources;
 use turnserver::time::{Instant, Now, UnixSeconds};
@@ -324,6 +324,38 @@ async fn health_is_always_well_and_readiness_follows_the_stage() {
 }
 
 #[tokio::test]
+async fn draining_is_an_admin_s_word_and_is_seen_at_the_door() {
+    let mut site = site();
+    site.app.set_stage(Stage::Serving);
+    site.tallies[1].allocations_of(Transport::Tcp, Family::V6).add(3);
+    site.supervises();
+    site.asks(post("/v1/drain")).await.has(401);
+    site.asks(post("/v1/drain").bearer("m")).await.is_problem(403, "add \"admin\"");
+    site.asks(request(Method::DELETE, "/v1/drain").bearer("r")).await.is_problem(403, "add \"admin\"");
+    assert!(!site.app.is_draining());
+    for _ in 0..2 {
+        let heard = site.asks(post("/v1/drain").bearer("a")).await;
+        assert_eq!(heard.has(202).json(), json!({ "draining": true, "allocations": 3 }));
+    }
+    site.asks(get("/healthz")).await.has(200);
+    site.asks(get("/readyz")).await.is_problem(503, "draining");
+    assert!(site.asks(get("/metrics").from(LOCAL)).await.text().contains("turnserver_draining 1"));
+    site.asks(post("/v1/ice-servers").bearer("m")).await.has(201);
+    let heard = site.asks(request(Method::DELETE, "/v1/drain").bearer("a")).await;
+    assert_eq!(heard.has(200).json(), json!({ "draining": false, "allocations": 3 }));
+    site.asks(get("/readyz")).await.has(200);
+    assert!(site.asks(get("/metrics").from(LOCAL)).await.text().contains("turnserver_draining 0"));
+}
+
+#[tokio::test]
+async fn an_order_that_nobody_hears_is_no_success() {
+    let mut site = site();
+    drop(site.orders.take());
+    site.asks(post("/v1/drain").bearer("a")).await.is_problem(503, "stopping");
+    assert!(!site.app.is_draining());
+}
+
+#[tokio::test]
 async fn another_separator_stands_in_minted_names() {
     let site = site_with(Settings { separator: '-', ..settings() });
     let heard = site.asks(post("/v1/ice-servers").bearer("m").body(r#"{"user":"a:b-c","ttl":3600}"#)).await;
@@ -510,6 +542,7 @@ struct Site {
     app: Arc<App>,
     tallies: Vec<Arc<Tally>>,
     elapsed: Arc<AtomicU64>,
+    orders: Option<mpsc::Receiver<Order>>,
 }
 
 fn site() -> Site {
@@ -526,7 +559,8 @@ fn site_with(settings: Settings) -> Site {
         let mono = Instant::default() + Duration::from_secs(seconds.load(Relaxed));
         Now { mono, unix: UnixSeconds(NOW + seconds.load(Relaxed)) }
     };
-    Site { app: Arc::new(App::new(settings, sources, clock)), tallies, elapsed }
+    let (ask, orders) = mpsc::channel(ORDERS);
+    Site { app: Arc::new(App::new(settings, sources, ask, clock)), tallies, elapsed, orders: Some(orders) }
 }
 
 fn settings() -> Settings {
@@ -556,6 +590,17 @@ fn key(id: &str, secret: &str, scopes: &[Scope]) -> ApiKey {
 impl Site {
     fn waits(&self, seconds: u64) {
         self.elapsed.fetch_add(seconds, Relaxed);
+    }
+
+    /// Does at once what requests ask for, as the supervisor would.
+    fn supervises(&mut self) {
+        let (app, mut orders) = (Arc::clone(&self.app), self.orders.take().unwrap());
+        tokio::spawn(async move {
+            while let Some(Order::Drain { draining, done }) = orders.recv().await {
+                app.set_draining(draining);
+                done.send(()).unwrap();
+            }
+        });
     }
 
     async fn asks(&self, ask: Ask) -> Heard {

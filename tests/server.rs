@@ -16,6 +16,8 @@ mod caller;
 mod connections;
 #[path = "server/descriptors.rs"]
 mod descriptors;
+#[path = "server/drain.rs"]
+mod drain;
 #[path = "server/framing.rs"]
 mod framing;
 #[path = "server/junk.rs"]

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::settings::Settings;
-use super::state::{State, StateError};
+use super::state::{SERVICE_STATE, State, StateError};
 use super::{Failure, complain, say, unix_now};
 use crate::config::{duration_text, parse_duration};
 use crate::time::Duration;
@@ -82,8 +82,6 @@ fn newest_secret(settings: &Settings) -> Result<Secret, Failure> {
         Failure::Wrong(what)
     })
 }
-
-const SERVICE_STATE: &str = "/var/lib/turnserver";
 
 fn user(text: &str) -> Result<String, &'static str> {
     match text {

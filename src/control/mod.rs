@@ -1,4 +1,4 @@
-//! The supervisor: start, reload, stop.
+//! The supervisor: start, reload, drain, stop.
 //!
 //! Owns the order of things: HTTP sockets before worker threads, so that a port that is taken ends the start before
 //! anybody is served; ready only when all is open; threads joined before the process ends. One thread runs all of it,
@@ -22,14 +22,14 @@ use crate::worker::{self, Handle, PortUse, Setup, StartError};
 use core::fmt;
 use core::net::SocketAddr;
 use http::connections::{Bounds, Door};
-use http::{App, Settings, Stage};
+use http::{App, ORDERS, Order, Settings, Stage};
 use keys::Keyring;
 use metrics::Sources;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch as channel;
+use tokio::sync::{mpsc, watch as channel};
 use tokio::time::interval;
 use watch::Watch;
 
@@ -151,7 +151,8 @@ async fn run(start: Start) -> Result<(), ServeError> {
     };
     (config.listen.udp.addresses, config.listen.tcp.addresses) = (opened(Transport::Udp), opened(Transport::Tcp));
 
-    let app = Arc::new(App::new(kept.settings(&config, &policy), sources(&handle), clock::now));
+    let (ask, orders) = mpsc::channel(ORDERS);
+    let app = Arc::new(App::new(kept.settings(&config, &policy), sources(&handle), ask, clock::now));
     let (close, closing) = channel::channel(false);
     let bounds = Bounds::default();
     let door = Door::new(http::router(Arc::clone(&app), bounds.request), bounds, closing);
@@ -168,8 +169,9 @@ async fn run(start: Start) -> Result<(), ServeError> {
     on_ready(&ready);
 
     let secret_file = Watch::on(config.auth.secret_file.clone());
-    let mut server = Server { config, host, config_file, kept, nonce_key, secret_file, handle, app, manager };
-    server.watch_over(&mut signals).await?;
+    let mut server = Server { config, host, config_file, kept, nonce_key, policy, secret_file, handle, app, manager };
+    // Whoever asks for something while the server stops learns that nobody listens.
+    server.watch_over(&mut signals, orders).await?;
     let stopped = server.stop(&mut signals, &door, &close).await;
     drop(http.files);
     stopped
@@ -183,6 +185,8 @@ struct Server {
     config_file: Option<PathBuf>,
     kept: Kept,
     nonce_key: Secret,
+    /// In force. Whether it drains is said over HTTP and survives a reload.
+    policy: Policy,
     secret_file: Watch,
     handle: Arc<Handle>,
     app: Arc<App>,
@@ -194,7 +198,7 @@ const FAREWELL: Duration = seconds(2); // for HTTP answers under way
 
 impl Server {
     /// Returns when a signal asks for the end, or when it has come by itself.
-    async fn watch_over(&mut self, signals: &mut Signals) -> Result<(), ServeError> {
+    async fn watch_over(&mut self, signals: &mut Signals, mut orders: mpsc::Receiver<Order>) -> Result<(), ServeError> {
         let mut glance = interval(self.manager.heartbeat().map_or(GLANCE, |due| due.min(GLANCE)));
         let mut was_alive = true;
         loop {
@@ -204,6 +208,12 @@ impl Server {
                     Asked::Reload => {
                         signals.hung_up = true;
                         self.reload();
+                    }
+                },
+                Some(order) = orders.recv() => match order {
+                    Order::Drain { draining, done } => {
+                        self.drain(draining);
+                        let _who_asked_is_gone = done.send(());
                     }
                 },
                 _ = glance.tick() => {
@@ -291,9 +301,24 @@ impl Server {
         }
     }
 
-    fn put_in_force(&self, policy: Policy) {
-        self.app.set_settings(self.kept.settings(&self.config, &policy));
-        self.handle.set_policy(&Arc::new(policy));
+    fn put_in_force(&mut self, policy: Policy) {
+        self.policy = Policy { draining: self.policy.draining, ..policy };
+        self.app.set_settings(self.kept.settings(&self.config, &self.policy));
+        self.handle.set_policy(&Arc::new(self.policy.clone()));
+    }
+
+    fn drain(&mut self, draining: bool) {
+        if draining == self.policy.draining {
+            return;
+        }
+        self.policy.draining = draining;
+        self.handle.set_policy(&Arc::new(self.policy.clone()));
+        self.app.set_draining(draining);
+        let allocations = self.app.live_allocations();
+        match draining {
+            true => tracing::info!(allocations, "draining: new allocations are turned away"),
+            false => tracing::info!(allocations, "draining cancelled: new allocations are taken again"),
+        }
     }
 
     async fn stop(self, signals: &mut Signals, door: &Door, close: &channel::Sender<bool>) -> Result<(), ServeError> {

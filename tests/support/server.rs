@@ -51,6 +51,8 @@ pub(crate) struct Setup {
     pub(crate) listen_lines: &'static str,
     /// A socket file of `http.listen`, beside its address.
     pub(crate) http_socket: Option<PathBuf>,
+    /// Scopes of the key.
+    pub(crate) scopes: &'static str,
 }
 
 impl Default for Setup {
@@ -70,6 +72,7 @@ impl Default for Setup {
             wrapper: Vec::new(),
             listen_lines: "",
             http_socket: None,
+            scopes: r#""mint", "read""#,
         }
     }
 }
@@ -284,7 +287,7 @@ fn configuration(setup: &Setup, port: u16, http: SocketAddr) -> String {
     let deny = quoted(setup.deny.iter().map(ToString::to_string).collect());
     let socket = setup.http_socket.iter().map(|path| format!("unix:{}", path.display()));
     let http = quoted(std::iter::once(http.to_string()).chain(socket).collect());
-    let Setup { relay_lines, listen_lines, password, limits, workers, log_level, log_format, .. } = setup;
+    let Setup { relay_lines, listen_lines, password, limits, workers, log_level, log_format, scopes, .. } = setup;
     format!(
         r#"
 realm = "test.example"
@@ -308,7 +311,7 @@ listen = [{http}]
 [[http.keys]]
 id = "test"
 secret = "{KEY}"
-scopes = ["mint", "read"]
+scopes = [{scopes}]
 [data_plane]
 workers = {workers}
 [log]

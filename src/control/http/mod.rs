@@ -6,6 +6,7 @@
 
 pub mod connections;
 mod draft;
+mod drain;
 mod health;
 mod ice_servers;
 mod openapi;
@@ -26,9 +27,10 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
-use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use problem::Problem;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tokio::sync::{mpsc, oneshot};
 
 /// What a reload may change, swapped whole.
 #[derive(Clone, Debug)]
@@ -75,10 +77,27 @@ pub enum Stage {
     Stopping,
 }
 
+/// What a request asks of the supervisor, which alone changes workers.
+#[derive(Debug)]
+pub enum Order {
+    /// To turn new allocations away, or to take them again.
+    Drain {
+        /// Which of the two.
+        draining: bool,
+        /// Told when the workers have been.
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// Orders that wait for the supervisor. Each takes it less than a millisecond.
+pub const ORDERS: usize = 16;
+
 /// What all handlers share.
 pub struct App {
     settings: RwLock<Arc<Settings>>,
     stage: AtomicU8,
+    draining: AtomicBool,
+    orders: mpsc::Sender<Order>,
     brake: Mutex<Brake>,
     minted: Minted,
     sources: Sources,
@@ -86,11 +105,18 @@ pub struct App {
 }
 
 impl App {
-    /// A server that is starting.
-    pub fn new(settings: Settings, sources: Sources, clock: impl Fn() -> Now + Send + Sync + 'static) -> Self {
+    /// A server that is starting. What requests ask of the supervisor goes to `orders`.
+    pub fn new(
+        settings: Settings,
+        sources: Sources,
+        orders: mpsc::Sender<Order>,
+        clock: impl Fn() -> Now + Send + Sync + 'static,
+    ) -> Self {
         Self {
             settings: RwLock::new(Arc::new(settings)),
             stage: AtomicU8::new(Stage::Starting as u8),
+            draining: AtomicBool::new(false),
+            orders,
             brake: Mutex::default(),
             minted: Minted::default(),
             sources,
@@ -120,6 +146,21 @@ impl App {
     /// Says how far the server is.
     pub fn set_stage(&self, stage: Stage) {
         self.stage.store(stage as u8, Relaxed);
+    }
+
+    /// Whether new allocations are turned away.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Says whether new allocations are turned away.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Relaxed);
+    }
+
+    /// Allocations that live now.
+    pub fn live_allocations(&self) -> u64 {
+        self.sources.live_allocations()
     }
 
     /// Lets a request pass whose key grants `needed`. A wrong key is counted against the address it came from.
@@ -226,6 +267,7 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/openapi.json", get(openapi::document)),
         ("/readyz", get(health::readyz)),
         ("/turn", get(draft::mint).post(draft::mint)),
+        ("/v1/drain", post(drain::begin).delete(drain::cancel)),
         ("/v1/ice-servers", post(ice_servers::mint)),
     ]
 }
@@ -289,7 +331,8 @@ async fn metrics(State(app): State<Arc<App>>, request: Request) -> Result<Respon
     if !(keyless && matches!(key, Ok(None))) {
         app.admit(client, key, Scope::Read)?;
     }
-    let text = super::metrics::text(&app.sources, &app.minted, app.stage() == Stage::Stopping);
+    let draining = app.is_draining() || app.stage() == Stage::Stopping;
+    let text = super::metrics::text(&app.sources, &app.minted, draining);
     let text = text.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok(([("content-type", prometheus::TEXT_FORMAT)], text).into_response())
 }
