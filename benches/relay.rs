@@ -6,6 +6,7 @@
 //!
 //! `cargo bench --bench relay -- [--rounds 3] [--clients 100] [--size 160] [--seconds 2] [--allocations 2000]`
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
@@ -16,6 +17,7 @@ use turnserver::net::udp::{Batch, Outgoing};
 use turnserver::wire::Packet;
 use turnserver::wire::channel::{self, ChannelNumber};
 use turnserver::wire::codes::ErrorCode;
+use turnserver::wire::packet::Marks;
 
 /// Packets under way in a closed loop.
 const WINDOW: usize = 64;
@@ -225,8 +227,8 @@ impl Calls {
                 match direction {
                     Direction::ToPeer => drop(call.socket.send(&framed)),
                     Direction::ToClient => {
-                        let out = Outgoing { data: &payload, to: call.relayed, source: None };
-                        self.batch.send(self.peer.as_fd(), std::iter::once(out), |_, _| {});
+                        let out = Outgoing { data: &payload, to: call.relayed, source: None, marks: Marks::default() };
+                        self.batch.send(self.peer.as_fd(), &Cell::new(false), std::iter::once(out), |_, _| {});
                     }
                 }
             }

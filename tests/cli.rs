@@ -161,6 +161,60 @@ fn a_credential_is_minted_offline_in_each_form() {
 }
 
 #[test]
+fn the_configured_separator_stands_in_minted_names() {
+    let home = Home::with(&format!("{SECRET}auth.username_separator = \"|\"\nhttp.uris = [\"turn:t.example\"]\n"));
+    let json: Value = serde_json::from_str(&out(&home.runs(&["credential", "--user", "al:ice"]))).unwrap();
+    let (expiry, user) = json["username"].as_str().unwrap().split_once('|').unwrap();
+    assert!(expiry.bytes().all(|byte| byte.is_ascii_digit()) && user == "al:ice", "{json}");
+}
+
+#[test]
+fn check_shows_the_extensions_and_none_of_their_keys() {
+    let key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlBQkNERUY=";
+    let home = Home::with(&format!(
+        "{SECRET}auth.oauth = {{ kid = \"north\", key = \"{key}\", algorithm = \"A256GCM\" }}\nlimits.redirect = [\"192.0.2.9:3478\", \"b.example\"]\nhttp.listen = [\"unix:/run/turnserver/api.sock\"]\n"
+    ));
+    let output = home.command(&["check"]).env("TURNSERVER__AUTH__STRICT_EXPIRY", "true").output().unwrap();
+    let text = out(&output);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    for line in [
+        "tcp = true\n",
+        "freebind = false\n",
+        "strict_expiry = true  # TURNSERVER__AUTH__STRICT_EXPIRY\n",
+        "mobility = false\n",
+        "nat_discovery = false\n",
+        "username_separator = \":\"\n",
+        "redirect = [\"192.0.2.9:3478\", \"b.example\"]  # ",
+        "listen = [\"unix:/run/turnserver/api.sock\"]  # ",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    assert!(text.contains("north") && text.contains("A256GCM") && !text.contains(&key[..12]), "{text}");
+    let json = out(&home.runs(&["check", "--json"]));
+    assert!(json.contains("north") && !json.contains(&key[..12]), "{json}");
+}
+
+#[test]
+fn addresses_that_come_later_are_no_warnings_with_freebind() {
+    let home = Home::with(&format!("{SECRET}relay.addresses = [\"192.0.2.77\"]\nlisten.freebind = true\n"));
+    let output = home.runs(&["check"]);
+    assert_eq!((code(&output), err(&output)), (0, String::new()));
+}
+
+#[test]
+fn a_drain_without_server_or_key_is_told_before_anything_is_made() {
+    let home = Home::with(&format!("{SECRET}http.listen = []\n"));
+    let output = home.runs(&["drain"]);
+    assert_eq!(code(&output), 2);
+    assert!(err(&output).contains("http.listen names no port and no socket"), "{}", err(&output));
+    let home = Home::with(SECRET);
+    let output = home.runs(&["drain"]);
+    assert_eq!(code(&output), 2);
+    assert!(err(&output).contains("no key is configured, and none is kept in"), "{}", err(&output));
+    assert!(!home.0.path().join("state").exists(), "no key is made up");
+}
+
+#[test]
 fn without_a_configured_secret_the_kept_one_mints_and_none_is_made_up() {
     let home = Home::new();
     let none = home.runs(&["credential"]);

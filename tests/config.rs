@@ -6,7 +6,7 @@ use turnserver::config::{self, Config, Host, Listen, Loaded, Mistake, Source};
 use turnserver::time::seconds;
 use turnserver::turn::credential::Secret;
 use turnserver::turn::peers::RelayAddress;
-use turnserver::turn::policy;
+use turnserver::turn::policy::{self, AeadKey, OAuthKey};
 use turnserver::wire::integrity::Key;
 
 const FILE: &str = "turnserver.toml";
@@ -244,6 +244,75 @@ fn each_mistake_says_where_what_and_how_to_mend_it() {
 }
 
 #[test]
+fn extensions_say_what_to_mend_as_well() {
+    for (text, sentence) in [
+        (
+            "auth.username_separator = \"::\"",
+            "turnserver.toml:1: auth.username_separator = \"::\": must be one character; did you mean \":\"?",
+        ),
+        (
+            "auth.username_separator = \"7\"",
+            "turnserver.toml:1: auth.username_separator = \"7\": a digit cannot be told from the expiry before it; did you mean \":\"?",
+        ),
+        (
+            "auth.username_separator = \"ß\"",
+            "turnserver.toml:1: auth.username_separator = \"ß\": must be a printable ASCII character, and no blank; did you mean \":\"?",
+        ),
+        (
+            "auth.users = { a = \"sha256:00\" }",
+            "turnserver.toml:1: auth.users.a = …: after \"sha256:\" come the 64 hex digits of SHA-256(user:realm:password)",
+        ),
+        (
+            "auth.oauth = { kid = \"a\", key = \"MDEyMzQ1Njc4OWFiY2RlZg==\" }",
+            "turnserver.toml:1: auth.oauth = …: kid, key or algorithm is missing; write { kid = \"…\", key = \"base64…\", algorithm = \"A256GCM\" }",
+        ),
+        (
+            "auth.oauth = { kid = \"a\", key = \"MDEyMzQ1Njc4OWFiY2RlZg==\", algorithm = \"A256GCM\" }",
+            "turnserver.toml:1: auth.oauth.key = …: the key has 16 bytes; A256GCM needs 32; make one with `openssl rand -base64 32`",
+        ),
+        (
+            "auth.oauth = { kid = \"a\", key = \"MDEyMzQ1Njc4OWFiY2RlZg==\", algorithm = \"A192GCM\" }",
+            "turnserver.toml:1: auth.oauth.algorithm = \"A192GCM\": must be one of A128GCM, A256GCM",
+        ),
+        (
+            "auth.nat_discovery = true",
+            "turnserver.toml:1: auth.nat_discovery = true: listen.udp has no two addresses of one family with the same port (RFC 5780 §6); 0.0.0.0 and [::] do not count; write listen.udp = [\"198.51.100.7:3478\", \"198.51.100.8:3478\"] with addresses of this host",
+        ),
+        (
+            "limits.redirect = [\"0.0.0.0:3478\"]",
+            "turnserver.toml:1: limits.redirect = \"0.0.0.0:3478\": nobody can reach that address",
+        ),
+        (
+            "limits.redirect = [\"[::ffff:198.51.100.9]:3478\"]",
+            "turnserver.toml:1: limits.redirect = \"[::ffff:198.51.100.9]:3478\": an IPv4 address is written as one; did you mean \"198.51.100.9:3478\"?",
+        ),
+        (
+            "limits.redirect = [\"turn2.example.org\"]",
+            "turnserver.toml:1: limits.redirect = [\"turn2.example.org\"]: a name alone leads nowhere: clients are told an address (RFC 8489 §14.15); add the \"ip:port\" of the other server",
+        ),
+        (
+            "limits.redirect = [\"a.example\", \"198.51.100.9:3478\", \"b.example\"]",
+            "turnserver.toml:1: limits.redirect = \"b.example\": the second name: there is one for all addresses",
+        ),
+        (
+            "limits.redirect = [\"turn2.example.org:3478\"]",
+            "turnserver.toml:1: limits.redirect = \"turn2.example.org:3478\": not an \"ip:port\"; names are not looked up; a name stands alone, without a port, beside the addresses it belongs to",
+        ),
+        (
+            "http.listen = [\"unix:api.sock\"]",
+            "turnserver.toml:1: http.listen = \"unix:api.sock\": the path of a socket begins with /; write \"unix:/run/turnserver/api.sock\"",
+        ),
+        ("http.listen = [\"unix:/a\", \"unix:/a\"]", "turnserver.toml:1: http.listen = \"unix:/a\": listed twice"),
+    ] {
+        assert_eq!(complaint(text), sentence);
+    }
+    let long = format!("http.listen = [\"unix:/{}\"]", "x".repeat(107));
+    assert!(complaint(&long).ends_with("the path of a socket has at most 107 bytes"));
+    let twice = "auth.oauth = [{ kid = \"a\", key = \"K\", algorithm = \"A128GCM\" }, { kid = \"a\", key = \"K\", algorithm = \"A128GCM\" }]";
+    assert!(complaint(&twice.replace('K', "MDEyMzQ1Njc4OWFiY2RlZg==")).ends_with("the kid \"a\" is there twice"));
+}
+
+#[test]
 fn an_unknown_key_is_led_to_the_nearest_known_one() {
     for (text, sentence) in [
         ("ports = \"50000-50999\"", "turnserver.toml:1: ports: unknown key; did you mean relay.ports?"),
@@ -310,6 +379,11 @@ fn no_message_shows_a_secret() {
         "auth.users = { alice = \"HUSH\", bob = [\"HUSH\"] }",
         "auth.users = { alice = \"sha256:HUSH\" }",
         "auth.users = { alice = \"hmac:HUSH\" }",
+        "auth.oauth = \"HUSH\"",
+        "auth.oauth = [\"HUSH\"]",
+        "auth.oauth = { kid = \"a\", key = \"HUSH!\", algorithm = \"A256GCM\" }",
+        "auth.oauth = { kid = \"a\", key = \"aHVzaC1odXNo\", algorithm = \"HUSH\", secret = \"HUSH\" }",
+        "auth.oauth = { kid = \"a\", kye = \"HUSH\" }",
         "auth.users = \"alice:HUSH\"",
         "http.keys = [\"HUSH\"]",
         "http.keys = [{ id = \"x\", secret = \"HUSH\", scopes = [\"mnit\"] }]",
@@ -338,12 +412,13 @@ fn no_message_shows_a_secret() {
 #[test]
 fn settings_in_force_show_no_secret() {
     let text = format!(
-        "auth.secrets = [\"{HUSH}\"]\nauth.users = {{ alice = \"{HUSH}\" }}\n[[http.keys]]\nid = \"backend\"\nsecret = \"{HUSH}\"\nscopes = [\"mint\"]"
+        "auth.oauth = {{ kid = \"north\", key = \"aHVzaC1odXNoLXZlcnktc2VjcmV0LWh1c2gtaHVzaCE=\", algorithm = \"A256GCM\" }}\nauth.secrets = [\"{HUSH}\"]\nauth.users = {{ alice = \"{HUSH}\" }}\n[[http.keys]]\nid = \"backend\"\nsecret = \"{HUSH}\"\nscopes = [\"mint\"]"
     );
     let loaded = load(&text).unwrap();
     let shown = format!("{:?} {:?} {}", loaded, loaded.config.effective(), lines(&loaded.warnings));
+    assert!(!shown.contains("aHVzaC1odXNo") && shown.contains("north") && shown.contains("A256GCM"), "{shown}");
     assert!(!shown.contains(HUSH) && shown.contains("backend") && shown.contains("alice"), "{shown}");
-    assert_eq!(lines(&loaded.warnings), "turnserver.toml:3: http.keys = …: \"backend\" has the secret of auth.secrets");
+    assert_eq!(lines(&loaded.warnings), "turnserver.toml:4: http.keys = …: \"backend\" has the secret of auth.secrets");
 }
 
 #[test]
@@ -469,6 +544,114 @@ fn users_become_keys_of_the_realm_and_secrets_stand_in_order() {
 }
 
 #[test]
+fn a_sha256_user_has_no_other_key_and_one_is_warned() {
+    let key = Key::sha256("alice", "relay1", "pw");
+    let hex: String = key.expose().iter().map(|byte| format!("{byte:02X}")).collect();
+    let text = format!("auth.users = {{ alice = \"sha256:{hex}\", bob = \"pw\" }}");
+    let policy = policy_of(&text).unwrap();
+    assert_eq!(policy.auth.users["alice"].md5, None);
+    assert_eq!(policy.auth.users["alice"].sha256, Some(key));
+    assert_eq!(policy.auth.users["bob"].sha256, Some(Key::sha256("bob", "relay1", "pw")));
+    assert_eq!(
+        warnings(&text),
+        "turnserver.toml:1: auth.users = …: only clients of RFC 8489 can log in as alice, which browsers are not; with the password itself, or \"hmac:\", the others can too"
+    );
+}
+
+#[test]
+fn extensions_are_what_the_file_says() {
+    let text = "auth.username_separator = \"-\"\nauth.strict_expiry = true\nauth.mobility = true\nrelay.tcp = false";
+    let policy = policy_of(text).unwrap();
+    assert_eq!((policy.auth.separator, policy.tcp_relays), ('-', false));
+    assert!(policy.auth.strict_expiry && policy.auth.mobility && !policy.draining);
+    assert_eq!((policy.auth.oauth, policy.nat_discovery), (None, Vec::new()));
+}
+
+#[test]
+fn a_128_bit_key_is_the_beginning_of_a_longer_one_as_in_coturn() {
+    // base64 of "0123456789abcdef0123456789ABCDEF", and of its first half without the padding
+    let (long, short) = ("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlBQkNERUY=", "MDEyMzQ1Njc4OWFiY2RlZg");
+    let one = |key: &str, algorithm: &str| {
+        format!("{{ kid = \"k-{algorithm}\", key = \"{key}\", algorithm = \"{algorithm}\" }}")
+    };
+    let oauth = |text: &str| policy_of(text).unwrap().auth.oauth.unwrap();
+    let single = oauth(&format!("realm = \"north.gov\"\nauth.oauth = {}", one(long, "A128GCM")));
+    assert_eq!(single.server_name, "north.gov");
+    assert_eq!(single.keys[0].key, AeadKey::A128Gcm(*b"0123456789abcdef"));
+    let both = format!(
+        "auth.oauth_server_name = \"turn\"\nauth.oauth = [{}, {}]",
+        one(short, "A128GCM"),
+        one(long, "A256GCM")
+    );
+    let both = oauth(&both);
+    assert_eq!((both.server_name.as_str(), both.keys.len()), ("turn", 2));
+    assert_eq!(both.keys[0].key, single.keys[0].key);
+    assert_eq!(
+        both.keys[1],
+        OAuthKey { kid: "k-A256GCM".into(), key: AeadKey::A256Gcm(*b"0123456789abcdef0123456789ABCDEF") }
+    );
+    assert!(warnings("auth.oauth_server_name = \"turn\"").contains("without auth.oauth nobody is told"));
+}
+
+#[test]
+fn nat_discovery_takes_two_addresses_and_adds_the_second_port() {
+    let sockets = |texts: [[&str; 2]; 2]| texts.map(|ports| ports.map(|text| text.parse().unwrap()));
+    let head = "auth.nat_discovery = true\n";
+    let bare =
+        format!("{head}listen.udp = [\"0.0.0.0:3478\", \"10.0.0.5:3478\", \"[2001:db8::5]:3478\", \"10.0.0.6:3478\"]");
+    let policy = policy_of(&bare).unwrap();
+    let wanted = sockets([["10.0.0.5:3478", "10.0.0.5:3479"], ["10.0.0.6:3478", "10.0.0.6:3479"]]);
+    assert_eq!(policy.nat_discovery, [policy::Discovery { sockets: wanted, told: wanted }]);
+    let config = good(&bare);
+    assert_eq!(config.listeners().len(), config.listen.all().len() + 2);
+    assert_eq!(config.discovery_listeners(), [wanted[0][1], wanted[1][1]]);
+    assert!(config.uris(&policy).iter().all(|uri| !uri.contains("3479")), "clients find the second port by themselves");
+    assert!(policy.peers.vet("10.0.0.6:3479".parse().unwrap()).is_none(), "no peer there");
+
+    let own_port = format!(
+        "{head}listen.udp = [\"10.0.0.5:3478\", \"10.0.0.6:3478\", \"10.0.0.6:4000\", \"10.0.0.5:4000\"]\nrelay.addresses = [\"10.0.0.5\", \"10.0.0.6\"]\nrelay.external = [\"10.0.0.5=192.0.2.5\", \"10.0.0.6=192.0.2.6\"]"
+    );
+    assert!(good(&own_port).discovery_listeners().is_empty());
+    let discovery = policy_of(&own_port).unwrap().nat_discovery[0];
+    assert_eq!(discovery.sockets, sockets([["10.0.0.5:3478", "10.0.0.5:4000"], ["10.0.0.6:3478", "10.0.0.6:4000"]]));
+    assert_eq!(discovery.told, sockets([["192.0.2.5:3478", "192.0.2.5:4000"], ["192.0.2.6:3478", "192.0.2.6:4000"]]));
+
+    let merged = format!("{bare}\nrelay.external = [\"192.0.2.5\"]");
+    assert!(policy_of(&merged).unwrap_err().contains("clients would be told 192.0.2.5 for both 10.0.0.5 and 10.0.0.6"));
+    let no_port_above = format!("{head}listen.udp = [\"10.0.0.5:65535\", \"10.0.0.6:65535\"]");
+    assert!(complaint(&no_port_above).contains("no two addresses"));
+}
+
+#[test]
+fn nobody_is_sent_in_a_circle() {
+    let text = "limits.redirect = [\"198.51.100.9:3478\", \"[2001:db8::9]:3478\", \"turn2.example.org\"]";
+    let redirect = policy_of(text).unwrap().redirect;
+    assert_eq!(redirect.servers.len(), 2);
+    assert_eq!(redirect.domain.as_deref(), Some("turn2.example.org"));
+    for own in ["10.0.0.6:3478", "127.0.0.1:3478", "[2001:db8::5]:3478"] {
+        let said = policy_of(&format!("limits.redirect = [\"{own}\"]")).unwrap_err();
+        assert_eq!(
+            said,
+            format!("limits.redirect = \"{own}\": that is this server itself; name other servers, or nobody")
+        );
+    }
+    let mapped = "relay.external = [\"192.0.2.1\"]\nlimits.redirect = [\"192.0.2.1:3478\"]";
+    assert!(policy_of(mapped).unwrap_err().contains("this server itself"));
+    assert!(policy_of("limits.redirect = [\"10.0.0.6:3479\"]").is_ok(), "another server may run beside this one");
+}
+
+#[test]
+fn http_listens_on_addresses_and_socket_files() {
+    let config = good("http.listen = [\"unix:/run/turnserver/api.sock\", \"127.0.0.1:3480\"]");
+    assert_eq!(config.http.listen.sockets, [std::path::Path::new("/run/turnserver/api.sock")]);
+    assert_eq!(config.http.listen.addresses.len(), 1);
+    let config = env(&[("TURNSERVER__HTTP__LISTEN", "127.0.0.1:3480,unix:/a/b")]);
+    assert_eq!((config.http.listen.addresses.len(), config.http.listen.sockets.len()), (1, 1));
+    let shown = config.effective().into_iter().find(|(key, _)| *key == "http.listen").unwrap().1;
+    assert_eq!(shown.to_string(), "[\"127.0.0.1:3480\", \"unix:/a/b\"]");
+}
+
+#[test]
 fn the_defaults_of_the_file_are_the_defaults_of_the_core() {
     let policy = policy_of("").unwrap();
     let core = policy::Policy::default();
@@ -477,6 +660,11 @@ fn the_defaults_of_the_file_are_the_defaults_of_the_core() {
         (policy.auth.max_ttl, policy.auth.nonce_lifetime, policy.auth.anonymous_stun),
         (core.auth.max_ttl, core.auth.nonce_lifetime, core.auth.anonymous_stun)
     );
+    assert_eq!(
+        (policy.auth.separator, policy.auth.strict_expiry, policy.auth.mobility, policy.tcp_relays),
+        (core.auth.separator, core.auth.strict_expiry, core.auth.mobility, core.tcp_relays)
+    );
+    assert_eq!((policy.auth.oauth, policy.nat_discovery, policy.redirect), (None, core.nat_discovery, core.redirect));
 }
 
 #[test]
@@ -560,9 +748,10 @@ fn the_example_is_true() {
     let keys = config::SECTIONS.iter().map(|section| section.keys.len()).sum::<usize>();
     assert_eq!(active.origins.len(), keys, "every key is in the example");
     let mut spelled_out = active.config;
-    let Listen { udp, tcp, tls } = &mut spelled_out.listen;
-    for listeners in [udp, tcp, tls, &mut spelled_out.http.listen] {
-        assert!(!core::mem::replace(&mut listeners.is_default, true), "somebody wrote it");
+    let (listen, http) = (&mut spelled_out.listen, &mut spelled_out.http.listen);
+    let (udp, tcp, tls) = (&mut listen.udp.is_default, &mut listen.tcp.is_default, &mut listen.tls.is_default);
+    for is_default in [udp, tcp, tls, &mut http.is_default] {
+        assert!(!core::mem::replace(is_default, true), "somebody wrote it");
     }
     assert_eq!(spelled_out, good(""), "the defaults shown are the defaults in force");
 }

@@ -17,13 +17,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 use turnserver::config::{ApiKey, Scope};
-use turnserver::control::http::connections::{Bounds, Door};
-use turnserver::control::http::{self, App, Client, Settings, Stage, Uris};
+use turnserver::control::http::connections::{Bounds, Door, Listener};
+use turnserver::control::http::{self, App, Client, ORDERS, Order, Settings, Stage, Uris};
 use turnserver::control::keys::Keyring;
 use turnserver::control::metrics::Sources;
 use turnserver::time::{Instant, Now, UnixSeconds};
@@ -324,6 +324,62 @@ async fn health_is_always_well_and_readiness_follows_the_stage() {
 }
 
 #[tokio::test]
+async fn draining_is_an_admin_s_word_and_is_seen_at_the_door() {
+    let mut site = site();
+    site.app.set_stage(Stage::Serving);
+    site.tallies[1].allocations_of(Transport::Tcp, Family::V6).add(3);
+    site.supervises();
+    site.asks(post("/v1/drain")).await.has(401);
+    site.asks(post("/v1/drain").bearer("m")).await.is_problem(403, "add \"admin\"");
+    site.asks(request(Method::DELETE, "/v1/drain").bearer("r")).await.is_problem(403, "add \"admin\"");
+    assert!(!site.app.is_draining());
+    for _ in 0..2 {
+        let heard = site.asks(post("/v1/drain").bearer("a")).await;
+        assert_eq!(heard.has(202).json(), json!({ "draining": true, "allocations": 3 }));
+    }
+    site.asks(get("/healthz")).await.has(200);
+    site.asks(get("/readyz")).await.is_problem(503, "draining");
+    assert!(site.asks(get("/metrics").from(LOCAL)).await.text().contains("turnserver_draining 1"));
+    site.asks(post("/v1/ice-servers").bearer("m")).await.has(201);
+    let heard = site.asks(request(Method::DELETE, "/v1/drain").bearer("a")).await;
+    assert_eq!(heard.has(200).json(), json!({ "draining": false, "allocations": 3 }));
+    site.asks(get("/readyz")).await.has(200);
+    assert!(site.asks(get("/metrics").from(LOCAL)).await.text().contains("turnserver_draining 0"));
+}
+
+#[tokio::test]
+async fn an_order_that_nobody_hears_is_no_success() {
+    let mut site = site();
+    drop(site.orders.take());
+    site.asks(post("/v1/drain").bearer("a")).await.is_problem(503, "stopping");
+    assert!(!site.app.is_draining());
+}
+
+#[tokio::test]
+async fn another_separator_stands_in_minted_names() {
+    let site = site_with(Settings { separator: '-', ..settings() });
+    let heard = site.asks(post("/v1/ice-servers").bearer("m").body(r#"{"user":"a:b-c","ttl":3600}"#)).await;
+    assert_eq!(heard.has(201).json()["username"], "1700003600-a:b-c");
+    let heard = site.asks(get("/turn?username=alice&ttl=3600&key=m")).await;
+    assert_eq!(heard.has(200).json()["username"], "1700003600-alice");
+}
+
+#[tokio::test]
+async fn who_comes_through_the_socket_is_local_unless_a_proxy_asks() {
+    let site = site();
+    site.asks(get("/metrics").through_a_socket()).await.has(200);
+    site.asks(get("/metrics").through_a_socket().header("x-forwarded-for", "192.0.2.1")).await.has(401);
+    site.asks(post("/v1/ice-servers").through_a_socket()).await.has(401);
+    site.asks(post("/v1/ice-servers").through_a_socket().bearer("m")).await.has(201);
+    for _ in 0..5 {
+        site.asks(post("/v1/ice-servers").through_a_socket().bearer("guess")).await.has(401);
+    }
+    site.asks(post("/v1/ice-servers").through_a_socket().bearer("guess")).await.has(429);
+    site.asks(post("/v1/ice-servers").through_a_socket().bearer("m")).await.has(201);
+    site.asks(post("/v1/ice-servers").from("192.0.2.11:1").bearer("guess")).await.has(401);
+}
+
+#[tokio::test]
 async fn a_reload_changes_keys_and_secrets_of_the_next_request() {
     let site = site();
     let mut settings = settings();
@@ -426,6 +482,24 @@ async fn an_idle_connection_gives_its_slot_to_who_waits() {
 }
 
 #[tokio::test]
+async fn curl_reaches_every_page_through_a_socket_file() {
+    let path = std::env::temp_dir().join(format!("turnserver-http-{}.sock", std::process::id()));
+    let _left_by_a_crash = std::fs::remove_file(&path);
+    let site = site();
+    let (_close, closing) = watch::channel(false);
+    let door = Door::new(http::router(site.app, PATIENCE), Bounds::default(), closing);
+    tokio::spawn(door.open(Listener::Unix(UnixListener::bind(&path).unwrap())));
+    for (page, beginning) in [("/", "<!doctype html>"), ("/metrics", "# HELP"), ("/healthz", "{\"status\"")] {
+        let mut curl = tokio::process::Command::new("curl");
+        curl.args(["-s", "--unix-socket"]).arg(&path).arg(format!("http://localhost{page}"));
+        let Ok(answer) = curl.output().await else { return skipped("curl is not installed: no socket is asked") };
+        let text = String::from_utf8_lossy(&answer.stdout).to_lowercase();
+        assert!(text.starts_with(&beginning.to_lowercase()), "{page}: {text}");
+    }
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[tokio::test]
 async fn a_header_without_end_is_refused() {
     let (address, _door, _close) = open(Bounds::default(), site()).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -459,7 +533,7 @@ async fn open(bounds: Bounds, site: Site) -> (SocketAddr, Door, watch::Sender<bo
     let address = listener.local_addr().unwrap();
     let (close, closing) = watch::channel(false);
     let door = Door::new(http::router(site.app, bounds.request), bounds, closing);
-    tokio::spawn(door.clone().open(listener));
+    tokio::spawn(door.clone().open(Listener::Tcp(listener)));
     (address, door, close)
 }
 
@@ -468,6 +542,7 @@ struct Site {
     app: Arc<App>,
     tallies: Vec<Arc<Tally>>,
     elapsed: Arc<AtomicU64>,
+    orders: Option<mpsc::Receiver<Order>>,
 }
 
 fn site() -> Site {
@@ -484,7 +559,8 @@ fn site_with(settings: Settings) -> Site {
         let mono = Instant::default() + Duration::from_secs(seconds.load(Relaxed));
         Now { mono, unix: UnixSeconds(NOW + seconds.load(Relaxed)) }
     };
-    Site { app: Arc::new(App::new(settings, sources, clock)), tallies, elapsed }
+    let (ask, orders) = mpsc::channel(ORDERS);
+    Site { app: Arc::new(App::new(settings, sources, ask, clock)), tallies, elapsed, orders: Some(orders) }
 }
 
 fn settings() -> Settings {
@@ -500,6 +576,7 @@ fn settings() -> Settings {
             key("operator", "a", &[Scope::Admin]),
         ]),
         secrets: vec![Secret::new("north")],
+        separator: ':',
         max_ttl: Duration::from_secs(86_400),
         uris: uris.map(String::from).into_iter().collect::<Uris>(),
         metrics_public: false,
@@ -515,10 +592,21 @@ impl Site {
         self.elapsed.fetch_add(seconds, Relaxed);
     }
 
+    /// Does at once what requests ask for, as the supervisor would.
+    fn supervises(&mut self) {
+        let (app, mut orders) = (Arc::clone(&self.app), self.orders.take().unwrap());
+        tokio::spawn(async move {
+            while let Some(Order::Drain { draining, done }) = orders.recv().await {
+                app.set_draining(draining);
+                done.send(()).unwrap();
+            }
+        });
+    }
+
     async fn asks(&self, ask: Ask) -> Heard {
         let mut request = Request::builder().method(ask.method).uri(&ask.path).body(Body::from(ask.body)).unwrap();
         *request.headers_mut() = ask.headers;
-        request.extensions_mut().insert(Client(ask.from.parse().unwrap()));
+        request.extensions_mut().insert(ask.from);
         let response = http::router(Arc::clone(&self.app), PATIENCE).oneshot(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
@@ -531,7 +619,7 @@ struct Ask {
     path: String,
     headers: HeaderMap,
     body: String,
-    from: &'static str,
+    from: Client,
 }
 
 fn get(path: &str) -> Ask {
@@ -543,7 +631,8 @@ fn post(path: &str) -> Ask {
 }
 
 fn request(method: Method, path: &str) -> Ask {
-    Ask { method, path: path.into(), headers: HeaderMap::new(), body: String::new(), from: BACKEND }
+    let from = Client::Address(BACKEND.parse().unwrap());
+    Ask { method, path: path.into(), headers: HeaderMap::new(), body: String::new(), from }
 }
 
 impl Ask {
@@ -560,8 +649,12 @@ impl Ask {
         Self { body: body.into(), ..self }
     }
 
-    fn from(self, from: &'static str) -> Self {
-        Self { from, ..self }
+    fn from(self, from: &str) -> Self {
+        Self { from: Client::Address(from.parse().unwrap()), ..self }
+    }
+
+    fn through_a_socket(self) -> Self {
+        Self { from: Client::Socket, ..self }
     }
 }
 

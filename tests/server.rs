@@ -8,12 +8,16 @@
 mod addresses;
 #[path = "server/batches.rs"]
 mod batches;
+#[path = "server/binding.rs"]
+mod binding;
 #[path = "server/caller.rs"]
 mod caller;
 #[path = "server/connections.rs"]
 mod connections;
 #[path = "server/descriptors.rs"]
 mod descriptors;
+#[path = "server/drain.rs"]
+mod drain;
 #[path = "server/framing.rs"]
 mod framing;
 #[path = "server/junk.rs"]

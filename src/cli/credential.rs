@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::settings::Settings;
-use super::state::{State, StateError};
+use super::state::{SERVICE_STATE, State, StateError};
 use super::{Failure, complain, say, unix_now};
 use crate::config::{duration_text, parse_duration};
-use crate::time::{Duration, UnixSeconds};
+use crate::time::Duration;
 use crate::turn::credential::{Minted, Secret, mint};
 use clap::{Args, ValueEnum};
 use core::fmt::Write as _;
@@ -47,7 +47,9 @@ pub(super) fn run(config: Option<PathBuf>, args: &CredentialArgs) -> Result<(), 
         complain(&format!("the ttl is {}: auth.max_ttl allows no more", duration_text(ttl)));
     }
     let now = unix_now();
-    let offer = Offer::new(&secret, args.user.as_deref(), ttl, now, settings.config().uris(&settings.policy));
+    let separator = settings.policy.auth.separator;
+    let minted = mint(&secret, args.user.as_deref(), separator, ttl, now);
+    let offer = Offer::new(minted, ttl, settings.config().uris(&settings.policy));
     let format = if args.json { Some(Format::Json) } else { args.format };
     say(&match format {
         Some(Format::Json) => format!("{:#}\n", offer.json()),
@@ -81,8 +83,6 @@ fn newest_secret(settings: &Settings) -> Result<Secret, Failure> {
     })
 }
 
-const SERVICE_STATE: &str = "/var/lib/turnserver";
-
 fn user(text: &str) -> Result<String, &'static str> {
     match text {
         _ if text.chars().any(char::is_control) => Err("a user has no control characters"),
@@ -101,8 +101,8 @@ pub(super) struct Offer {
 }
 
 impl Offer {
-    pub(super) fn new(secret: &Secret, user: Option<&str>, ttl: Duration, now: UnixSeconds, uris: Vec<String>) -> Self {
-        Self { minted: mint(secret, user, ttl, now), ttl, uris }
+    pub(super) fn new(minted: Minted, ttl: Duration, uris: Vec<String>) -> Self {
+        Self { minted, ttl, uris }
     }
 
     fn turn_uris(&self) -> impl Iterator<Item = &String> {
@@ -175,10 +175,13 @@ pub(super) fn percent_encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::UnixSeconds;
+    use crate::turn::credential::SEPARATOR;
 
     fn offer(user: &str) -> Offer {
         let uris = ["stun:192.0.2.1:3478", "turn:192.0.2.1:3478?transport=udp"].map(str::to_owned).to_vec();
-        Offer::new(&Secret::new("north"), Some(user), Duration::from_secs(3600), UnixSeconds(1_700_000_000), uris)
+        let (ttl, now) = (Duration::from_secs(3600), UnixSeconds(1_700_000_000));
+        Offer::new(mint(&Secret::new("north"), Some(user), SEPARATOR, ttl, now), ttl, uris)
     }
 
     #[test]

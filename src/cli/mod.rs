@@ -6,6 +6,7 @@
 
 mod check;
 mod credential;
+mod drain;
 mod host;
 mod serve;
 mod settings;
@@ -37,6 +38,8 @@ enum Verb {
     Check(check::CheckArgs),
     /// Mint a credential offline, from the secret
     Credential(credential::CredentialArgs),
+    /// Tell a running server to take no new allocations
+    Drain(drain::DrainArgs),
 }
 
 #[derive(Args)]
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
         Verb::Serve => serve::run(config),
         Verb::Check(args) => check::run(config, &args),
         Verb::Credential(args) => credential::run(config, &args),
+        Verb::Drain(args) => drain::run(config, &args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,10 +9,10 @@ use crate::config::{ApiKey, Scope};
 use crate::control::{self, Ready, ServeError, Start};
 use crate::log;
 use crate::time::{Duration, UnixSeconds, minutes};
-use crate::turn::credential::Secret;
+use crate::turn::credential::{SEPARATOR, Secret, mint};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::io::{self, IsTerminal as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Runs a server until a signal ends it.
 pub(super) fn run(config: Option<PathBuf>) -> Result<(), Failure> {
@@ -48,6 +48,7 @@ pub(super) fn run(config: Option<PathBuf>) -> Result<(), Failure> {
             Failure::Wrong(error.to_string())
         }
         ServeError::Http(..)
+        | ServeError::HttpSocket(..)
         | ServeError::Worker(_)
         | ServeError::System(_)
         | ServeError::WorkerFailed
@@ -67,7 +68,8 @@ impl Kept {
     fn beside(settings: &Settings) -> Result<Self, Failure> {
         let http = &settings.config().http;
         let needs_secret = !settings.has_credentials();
-        let needs_key = http.keys.is_empty() && !http.listen.addresses.is_empty();
+        let serves = !http.listen.addresses.is_empty() || !http.listen.sockets.is_empty();
+        let needs_key = http.keys.is_empty() && serves;
         let mut kept = Self { secret: None, key: None, files: Vec::new() };
         if !needs_secret && !needs_key {
             return Ok(kept);
@@ -105,6 +107,7 @@ impl Greet {
             greeting(&Greeting {
                 uris: &ready.uris,
                 http: ready.http.first().copied(),
+                socket: ready.http_sockets.first().map(PathBuf::as_path),
                 secret: self.secret.as_ref(),
                 key: self.key.as_ref().map(|key| &key.secret),
                 ttl: EXAMPLE_TTL.min(self.max_ttl),
@@ -129,6 +132,8 @@ pub struct Greeting<'a> {
     pub uris: &'a [String],
     /// Where the HTTP API is.
     pub http: Option<SocketAddr>,
+    /// The file of its socket, for whom it has no address.
+    pub socket: Option<&'a Path>,
     /// What the example credential is made with.
     pub secret: Option<&'a Secret>,
     /// The API key to show.
@@ -145,21 +150,29 @@ pub struct Greeting<'a> {
 pub fn greeting(of: &Greeting<'_>) -> String {
     let mut text = String::from("turnserver is up.\n");
     if let Some(secret) = of.secret {
-        let offer = Offer::new(secret, None, of.ttl, of.now, of.uris.to_vec());
+        // The name without a user needs no separator.
+        let offer = Offer::new(mint(secret, None, SEPARATOR, of.ttl, of.now), of.ttl, of.uris.to_vec());
         text += &format!("\nFor RTCPeerConnection, until {}:\n", offer.minted.expires);
         text += &format!("  {{\"iceServers\":{}}}\n", offer.ice_servers());
     }
     if let (Some(http), Some(key)) = (of.http.map(reachable), of.key) {
-        let key = String::from_utf8_lossy(key.expose());
-        let header = shell_word(&format!("Authorization: Bearer {key}"));
-        text += "\nYour backend mints more:\n";
-        text += &format!("  curl -X POST -H {header} -d '{{\"user\":\"alice\"}}' http://{http}/v1/ice-servers\n");
-        text += &format!("\nTest page:\n  http://{http}/#key={}\n", percent_encoded(&key));
+        let shown = String::from_utf8_lossy(key.expose());
+        text += &minting(key, "", &format!("http://{http}"));
+        text += &format!("\nTest page:\n  http://{http}/#key={}\n", percent_encoded(&shown));
+    } else if let (Some(socket), Some(key)) = (of.socket, of.key) {
+        let through = format!("--unix-socket {} ", shell_word(&socket.display().to_string()));
+        text += &minting(key, &through, "http://localhost");
     }
     if !of.files.is_empty() {
         text += &format!("\n{}", files(of.files));
     }
     text
+}
+
+fn minting(key: &Secret, through: &str, root: &str) -> String {
+    let header = shell_word(&format!("Authorization: Bearer {}", String::from_utf8_lossy(key.expose())));
+    let body = "'{\"user\":\"alice\"}'";
+    format!("\nYour backend mints more:\n  curl {through}-X POST -H {header} -d {body} {root}/v1/ice-servers\n")
 }
 
 /// Where the kept secrets are; nothing secret itself.
@@ -169,7 +182,7 @@ fn files(files: &[(&'static str, PathBuf)]) -> String {
 }
 
 /// A wildcard as this host itself reaches it.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip: IpAddr = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -188,6 +201,7 @@ mod tests {
         greeting(&Greeting {
             uris: &uris,
             http: http.parse().ok(),
+            socket: Some(Path::new("/run/api.sock")),
             secret: Some(&Secret::new("north")),
             key: Some(&Secret::new(key)),
             ttl: seconds(3600),
@@ -213,6 +227,13 @@ mod tests {
         let text = greets("[::]:3480", "a' b#");
         assert!(text.contains("-H 'Authorization: Bearer a'\\'' b#'"), "{text}");
         assert!(text.contains("http://[::1]:3480/#key=a%27%20b%23\n"));
+    }
+
+    #[test]
+    fn without_an_address_the_socket_is_what_can_be_pasted() {
+        let text = greets("no address", "k-_1");
+        assert!(text.contains("curl --unix-socket /run/api.sock -X POST -H 'Authorization: Bearer k-_1' -d '{\"user\":\"alice\"}' http://localhost/v1/ice-servers\n"));
+        assert!(!text.contains("Test page"), "browsers open no sockets");
     }
 
     #[test]

@@ -138,20 +138,24 @@ fn secret_file(loaded: &mut Loaded) -> Result<Vec<Secret>, Vec<Mistake>> {
     Ok(secrets)
 }
 
-/// Addresses that this host lacks now. It may get them later, so they are no mistakes.
+/// Addresses that this host lacks now. It may get them later, so they are no mistakes; with `listen.freebind` it is
+/// expected to.
 fn absent_addresses(loaded: &Loaded, host: &Host) -> Vec<Mistake> {
     let config = &loaded.config;
+    if config.listen.freebind {
+        return Vec::new();
+    }
     let relays = config.relay.addresses.iter().filter_map(|from| match from {
         RelayFrom::Address(ip) => Some(("relay.addresses", *ip)),
         RelayFrom::Auto => None,
     });
     let lists = [
-        ("listen.udp", &config.listen.udp),
-        ("listen.tcp", &config.listen.tcp),
-        ("listen.tls", &config.listen.tls),
-        ("http.listen", &config.http.listen),
+        ("listen.udp", &config.listen.udp.addresses),
+        ("listen.tcp", &config.listen.tcp.addresses),
+        ("listen.tls", &config.listen.tls.addresses),
+        ("http.listen", &config.http.listen.addresses),
     ];
-    let listeners = lists.into_iter().flat_map(|(key, list)| list.addresses.iter().map(move |at| (key, at.ip())));
+    let listeners = lists.into_iter().flat_map(|(key, list)| list.iter().map(move |at| (key, at.ip())));
     let is_absent = |ip: core::net::IpAddr| !ip.is_unspecified() && !ip.is_loopback() && !host.interfaces.contains(&ip);
     let absent = relays.chain(listeners).filter(|(_, ip)| is_absent(*ip));
     absent

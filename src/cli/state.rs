@@ -35,6 +35,9 @@ pub(super) enum StateError {
     Unusable(PathBuf),
 }
 
+/// Where the unit file has the service keep its own.
+pub(super) const SERVICE_STATE: &str = "/var/lib/turnserver";
+
 impl fmt::Display for StateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -98,8 +101,12 @@ impl State {
 
     /// The kept API key, made if there is none. It may do everything.
     pub(super) fn api_key_or_new(&self) -> Result<ApiKey, StateError> {
-        let secret = self.read_or_make(&self.api_key_path())?;
-        Ok(ApiKey { id: "first".into(), secret, scopes: vec![Scope::Mint, Scope::Read, Scope::Admin] })
+        self.read_or_make(&self.api_key_path()).map(api_key)
+    }
+
+    /// The kept API key, if there is one.
+    pub(super) fn api_key(&self) -> Result<Option<ApiKey>, StateError> {
+        Ok(read(&self.api_key_path())?.map(api_key))
     }
 
     fn read_or_make(&self, path: &Path) -> Result<Secret, StateError> {
@@ -112,6 +119,10 @@ impl State {
         // Of two that start at once, both take what the first one made.
         read(path)?.ok_or_else(|| StateError::Unusable(path.into()))
     }
+}
+
+fn api_key(secret: Secret) -> ApiKey {
+    ApiKey { id: "first".into(), secret, scopes: vec![Scope::Mint, Scope::Read, Scope::Admin] }
 }
 
 fn read(path: &Path) -> Result<Option<Secret>, StateError> {

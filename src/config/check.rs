@@ -5,6 +5,7 @@ use super::keys::Config;
 use super::load::Origin;
 use super::mistake::{Mistake, Source};
 use super::units::duration_text;
+use super::values::Password;
 use crate::time::{Duration, minutes, seconds};
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,7 @@ impl Cross<'_> {
             self.channels(),
             self.externals(),
             self.key_ids(),
+            self.discovery(),
         ]
         .concat();
         let warnings = [
@@ -38,6 +40,8 @@ impl Cross<'_> {
             self.relay_ports_taken(),
             self.equal_secrets(),
             self.short_secrets(),
+            self.sha256_users(),
+            self.nobody_to_name(),
         ]
         .concat();
         (mistakes, warnings)
@@ -52,12 +56,12 @@ impl Cross<'_> {
             found.push(nothing.hint("leave out listen.udp or listen.tcp to get its default"));
         }
         // All that share TCP's ports; of two, the one that comes later is told.
-        let [_, tcp, tls] = lists;
-        let over_tcp = [tcp, tls, ("http.listen", &http.listen)];
+        let (tcp, tls) = (&listen.tcp.addresses, &listen.tls.addresses);
+        let over_tcp = [("listen.tcp", tcp), ("listen.tls", tls), ("http.listen", &http.listen.addresses)];
         for (i, (key, list)) in over_tcp.iter().enumerate() {
             for (other, taken) in over_tcp.iter().take(i).filter(|(other, _)| self.intact(&[key, other])) {
-                let both = |address: &&SocketAddr| taken.addresses.iter().any(|taken| collide(**address, *taken));
-                for address in list.addresses.iter().filter(both) {
+                let both = |address: &&SocketAddr| taken.iter().any(|taken| collide(**address, *taken));
+                for address in list.iter().filter(both) {
                     found.push(self.at(key, format!("{other} has port {} too", address.port())));
                 }
             }
@@ -138,6 +142,42 @@ impl Cross<'_> {
         twice.map(|key| self.at("http.keys", format!("the id {:?} is there twice", key.id))).collect()
     }
 
+    fn discovery(&self) -> Findings {
+        let lacks = self.config.auth.nat_discovery && self.config.discovery_sockets().is_empty();
+        if !lacks || !self.intact(&["auth.nat_discovery", "listen.udp"]) {
+            return Vec::new();
+        }
+        let message = "listen.udp has no two addresses of one family with the same port (RFC 5780 §6); 0.0.0.0 and [::] do not count";
+        let example =
+            self.config.listen.udp.addresses.iter().map(SocketAddr::port).find(|port| (1..u16::MAX).contains(port));
+        let port = example.unwrap_or(3478);
+        let hint = format!(
+            "write listen.udp = [\"198.51.100.7:{port}\", \"198.51.100.8:{port}\"] with addresses of this host"
+        );
+        vec![self.at("auth.nat_discovery", message).hint(hint)]
+    }
+
+    fn sha256_users(&self) -> Findings {
+        let users = self.config.auth.users.iter();
+        let names: Vec<&str> = users
+            .filter(|(_, password)| matches!(password, Password::Sha256(_)))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let message = format!("only clients of RFC 8489 can log in as {}, which browsers are not", names.join(", "));
+        let hint = "with the password itself, or \"hmac:\", the others can too";
+        if names.is_empty() { Vec::new() } else { vec![self.at("auth.users", message).hint(hint)] }
+    }
+
+    fn nobody_to_name(&self) -> Findings {
+        let auth = &self.config.auth;
+        let idle = auth.oauth_server_name.is_some() && auth.oauth.as_slice().is_empty();
+        self.only_if(
+            idle && self.intact(&["auth.oauth"]),
+            "auth.oauth_server_name",
+            "without auth.oauth nobody is told this name",
+        )
+    }
+
     fn open_peers(&self) -> Findings {
         let message =
             "without \"special-purpose\" clients may reach private networks and cloud metadata through this server";
@@ -157,8 +197,9 @@ impl Cross<'_> {
 
     fn relay_ports_taken(&self) -> Findings {
         let relay = self.config.relay.ports.range();
-        let inside = self.config.listen.udp.addresses.iter().filter(|address| relay.contains(&address.port()));
-        let ports: BTreeSet<u16> = inside.map(SocketAddr::port).collect();
+        let added = self.config.discovery_listeners();
+        let listeners = self.config.listen.udp.addresses.iter().chain(&added);
+        let ports: BTreeSet<u16> = listeners.map(SocketAddr::port).filter(|port| relay.contains(port)).collect();
         let message =
             |port| format!("the UDP listener's port {port} lies in relay.ports, so no allocation can have it");
         ports.into_iter().map(|port| self.at("listen.udp", message(port))).collect()

@@ -5,10 +5,12 @@
 #![forbid(unsafe_code)]
 
 use super::load::{Reader, Value};
+use super::oauth::{OAuthKeys, ServerName};
+use super::redirect::Redirects;
 use super::units::{Rate, Rhythm};
 use super::values::{
-    ApiKey, Deny, External, Level, Listeners, LogFormat, Password, Paths, Ports, PublicName, Realm, RelayFrom,
-    TlsVersion, Uri,
+    ApiKey, Deny, External, HttpListeners, Level, Listeners, LogFormat, Password, Paths, Ports, PublicName, Realm,
+    RelayFrom, Separator, TlsVersion, Uri,
 };
 use crate::time::Duration;
 use crate::turn::credential::Secret;
@@ -126,6 +128,8 @@ keys! {
         tcp: Listeners = r#"["0.0.0.0:3478", "[::]:3478"]"#,
         /// The same under TLS; left out, it is ["0.0.0.0:5349", "[::]:5349"] as soon as tls.cert is set.
         tls: Listeners = "[]",
+        /// Whether addresses may be bound that no interface has yet: listeners, relay addresses and HTTP.
+        freebind: bool = "false",
     }
 
     /// The certificates of TLS listeners. The files are watched: a renewal is taken over without dropping anyone.
@@ -146,6 +150,8 @@ keys! {
         external: Vec<External> = "[]",
         /// UDP ports that allocations get; open them in the firewall.
         ports: Ports = r#""49152-65535""#,
+        /// Whether clients may ask for TCP relays (RFC 6062).
+        tcp: bool = "true",
     }
 
     /// Who may use the server. Without secrets and users, one secret is made and kept in the state directory.
@@ -154,14 +160,28 @@ keys! {
         secrets: Vec<Secret> = "[]",
         /// A file with one more secret a line, newest first; "" is none.
         secret_file: Option<PathBuf> = r#""""#,
-        /// Users with fixed passwords: { alice = "password" } or "hmac:" and the hex of MD5(user:realm:password).
+        /// Users with fixed passwords: { alice = "password" }, or "hmac:" and the hex of MD5(user:realm:password), or
+        /// "sha256:" and that of SHA-256(user:realm:password), which most clients cannot use.
         users: BTreeMap<String, Password> = "{}",
         /// Time-limited credentials live at most this long, whether minted here or elsewhere.
         max_ttl: Duration = r#""24h""#,
+        /// What stands between expiry and user in time-limited names; the first one splits.
+        username_separator: Separator = r#"":""#,
+        /// Whether an allocation ends when its time-limited credential does; false: at the next refresh after that.
+        strict_expiry: bool = "false",
         /// Whether STUN binding requests need no credential; WebRTC clients send none.
         anonymous_stun: bool = "true",
         /// How long a nonce may be used before clients must take a new one.
         nonce_lifetime: Duration = r#""1h""#,
+        /// Whether clients may find out how their NAT behaves (RFC 5780); takes two addresses in listen.udp.
+        nat_discovery: bool = "false",
+        /// Whether an allocation may move with its client to another address (RFC 8016).
+        mobility: bool = "false",
+        /// Keys shared with authorisation servers (RFC 7635): { kid = "…", key = "base64…", algorithm = "A256GCM" }, or a
+        /// list of such; A256GCM takes 32 bytes, A128GCM 16.
+        oauth: OAuthKeys = "[]",
+        /// The name those servers know this one by; "" is the realm.
+        oauth_server_name: Option<ServerName> = r#""""#,
     }
 
     /// Who may be relayed to; the most specific prefix wins.
@@ -194,12 +214,16 @@ keys! {
         permissions_per_allocation: NonZero<u32> = "256",
         /// Channels that one allocation may bind at a time, at most 4096.
         channels_per_allocation: NonZero<u32> = "256",
+        /// Where clients are sent while the server drains: "ip:port" of others, and at most one name, which stands in their
+        /// certificates.
+        redirect: Redirects = "[]",
     }
 
     /// Minting API, metrics, health and the test page.
     http: Http {
-        /// Where it listens, "ip:port"; an empty list turns it off. Put TLS in front before it leaves this host.
-        listen: Listeners = r#"["127.0.0.1:3480"]"#,
+        /// Where it listens, "ip:port" or "unix:/path"; an empty list turns it off. Put TLS in front before it leaves
+        /// this host.
+        listen: HttpListeners = r#"["127.0.0.1:3480"]"#,
         /// Whether /metrics needs no key from anywhere; false: from loopback only.
         metrics_public: bool = "false",
         /// What minted answers list; [] is every listener, by the name below or its external address.

@@ -191,6 +191,10 @@ impl<'a> Given<'a> {
         T::parse(self.text()?).map_err(|fault| self.fault(fault).into())
     }
 
+    pub(super) fn is_table(&self) -> bool {
+        self.value.as_table().is_some()
+    }
+
     /// The digits of a bare whole number.
     pub(super) fn integer(&self) -> Option<String> {
         let integer = self.value.as_integer()?;
@@ -335,6 +339,7 @@ words!(
     super::values::RelayFrom,
     super::values::External,
     super::values::Ports,
+    super::values::Separator,
     super::values::Uri,
     super::values::Scope,
     super::values::Level,

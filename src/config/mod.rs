@@ -1,28 +1,33 @@
 //! The configuration: file, environment and defaults become a [`Config`], or a list of every [`Mistake`] at once.
 //!
-//! `keys` holds each key's type, default and reason, once; the example file and the reader both come from it. `values`
-//! holds the types.
-//! `check` compares keys with each other, `policy` turns them into what workers and minted answers need.
+//! `keys` holds each key's type, default and reason, once; the example file and the reader both come from it. `values`,
+//! `oauth` and `redirect` hold the types.
+//! `check` compares keys with each other, `policy` and `discovery` turn them into what workers and minted answers need.
 //! Never opens a file or a socket, never asks the host: what they say is handed in.
 #![forbid(unsafe_code)]
 
 mod check;
+mod discovery;
 mod keys;
 mod load;
 mod mistake;
 mod near;
+mod oauth;
 mod policy;
+mod redirect;
 mod units;
 mod values;
 
 pub use keys::{Auth, Config, DataPlane, Http, Limits, Listen, Log, PeerRules, Relay, SECTIONS, Section, Tls};
 pub use load::{Loaded, load};
 pub use mistake::{Mistake, Source};
+pub use oauth::{OAuthKeys, ServerName};
 pub use policy::Host;
+pub use redirect::Redirects;
 pub use units::{Rate, Rhythm, duration_text, parse_duration};
 pub use values::{
-    ApiKey, Deny, External, Level, Listeners, LogFormat, Password, Paths, Ports, PublicName, Realm, RelayFrom, Scope,
-    TlsVersion, Uri,
+    ApiKey, Deny, External, HttpListeners, Level, Listeners, LogFormat, Password, Paths, Ports, PublicName, Realm,
+    RelayFrom, Scope, Separator, TlsVersion, Uri,
 };
 
 /// The text of `turnserver.toml.example`: every key with its default, commented out, and why it is there.

@@ -6,9 +6,9 @@
 use super::keys::{Config, Listen};
 use super::mistake::{Mistake, Source};
 use super::values::{External, Password, RelayFrom};
-use crate::turn::credential::{self, Secret};
+use crate::turn::credential::Secret;
 use crate::turn::peers::{Own, Peers, RelayAddress};
-use crate::turn::policy::{Auth, Limits, Policy, Redirect, UserKeys};
+use crate::turn::policy::{Auth, Limits, OAuth, Policy, UserKeys};
 use crate::turn::tally::Transport;
 use crate::wire::integrity::Key;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -31,7 +31,13 @@ impl Config {
     /// The rules for the workers. `more_secrets` are those of `auth.secret_file` or the state directory; they count
     /// after the ones written in the configuration.
     pub fn policy(&self, host: &Host, nonce_key: Secret, more_secrets: &[Secret]) -> Result<Policy, Vec<Mistake>> {
-        let relays = self.relays(host)?;
+        let mut mistakes = Vec::new();
+        let relays = noted(self.relays(host), &mut mistakes);
+        let redirect = noted(self.redirect(host), &mut mistakes);
+        let nat_discovery = noted(self.discoveries(), &mut mistakes);
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
         let realm = self.realm_on(host);
         let own = Own {
             interfaces: host.interfaces.clone(),
@@ -54,19 +60,19 @@ impl Config {
                 anonymous_stun: self.auth.anonymous_stun,
                 nonce_lifetime: self.auth.nonce_lifetime,
                 nonce_key,
-                separator: credential::SEPARATOR,
-                strict_expiry: false,
-                mobility: false,
-                oauth: None,
+                separator: self.auth.username_separator.as_char(),
+                strict_expiry: self.auth.strict_expiry,
+                mobility: self.auth.mobility,
+                oauth: self.oauth(&realm),
             },
             realm,
             peers: Peers::new(&self.peers.allow, &deny.prefixes, deny.special_purpose, own),
             relays,
             limits: self.limits(),
-            tcp_relays: true,
-            nat_discovery: Vec::new(),
+            tcp_relays: self.relay.tcp,
+            nat_discovery,
             draining: false,
-            redirect: Redirect::default(),
+            redirect,
         })
     }
 
@@ -138,7 +144,7 @@ impl Config {
         Ok(locals.into_iter().map(|local| RelayAddress { local, external: self.external_of(local) }).collect())
     }
 
-    fn external_of(&self, local: IpAddr) -> IpAddr {
+    pub(super) fn external_of(&self, local: IpAddr) -> IpAddr {
         let all = &self.relay.external;
         let named = all.iter().find(|external| external.local == Some(local));
         let family = |one: &&External| one.local.is_none() && one.external.is_ipv4() == local.is_ipv4();
@@ -156,6 +162,7 @@ impl Config {
     fn users(&self, realm: &str) -> BTreeMap<String, UserKeys> {
         let keys = |name: &str, password: &Password| match password {
             Password::Hmac(key) => UserKeys { md5: Some(key.clone()), sha256: None },
+            Password::Sha256(key) => UserKeys { md5: None, sha256: Some(key.clone()) },
             Password::Plain(secret) => {
                 let password = String::from_utf8_lossy(secret.expose());
                 let (md5, sha256) = (Key::md5(name, realm, &password), Key::sha256(name, realm, &password));
@@ -163,6 +170,15 @@ impl Config {
             }
         };
         self.auth.users.iter().map(|(name, password)| (name.clone(), keys(name, password))).collect()
+    }
+
+    fn oauth(&self, realm: &str) -> Option<OAuth> {
+        let keys = self.auth.oauth.as_slice();
+        if keys.is_empty() {
+            return None;
+        }
+        let server_name = self.auth.oauth_server_name.as_ref().map_or(realm, |name| name.as_str()).to_owned();
+        Some(OAuth { server_name, keys: keys.to_vec() })
     }
 
     fn limits(&self) -> Limits {
@@ -183,8 +199,10 @@ impl Config {
 
     /// Every socket that serves others than peers.
     fn services(&self) -> Vec<SocketAddr> {
-        let lists = [&self.listen.udp, &self.listen.tcp, &self.listen.tls, &self.http.listen];
-        let mut services: Vec<SocketAddr> = lists.into_iter().flat_map(|list| list.addresses.iter().copied()).collect();
+        let (udp, tcp, tls) = (&self.listen.udp, &self.listen.tcp, &self.listen.tls);
+        let lists = [&udp.addresses, &tcp.addresses, &tls.addresses, &self.http.listen.addresses];
+        let written = lists.into_iter().flat_map(|list| list.iter().copied());
+        let mut services: Vec<SocketAddr> = written.chain(self.discovery_listeners()).collect();
         services.sort();
         services.dedup();
         services
@@ -208,11 +226,19 @@ impl Config {
 }
 
 impl Listen {
-    /// Every listener, with what is spoken there.
+    /// Every listener that was written, with what is spoken there.
     pub fn all(&self) -> Vec<(Transport, SocketAddr)> {
         let lists = [(Transport::Udp, &self.udp), (Transport::Tcp, &self.tcp), (Transport::Tls, &self.tls)];
         lists.iter().flat_map(|(with, list)| list.addresses.iter().map(|address| (*with, *address))).collect()
     }
+}
+
+/// What was read; of what cannot be, the mistakes are kept, so that one does not hide the next.
+fn noted<T: Default>(read: Result<T, Vec<Mistake>>, mistakes: &mut Vec<Mistake>) -> T {
+    read.unwrap_or_else(|more| {
+        mistakes.extend(more);
+        T::default()
+    })
 }
 
 fn in_uri(ip: IpAddr) -> String {

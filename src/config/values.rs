@@ -6,7 +6,7 @@
 use super::load::{Given, Reading, Value, Word, gather};
 use super::near::nearest;
 use super::units::Fault;
-use crate::turn::credential::Secret;
+use crate::turn::credential::{SEPARATOR, Secret};
 use crate::turn::peers::{Prefix, PrefixError};
 use crate::wire::integrity::Key as UserKey;
 use core::fmt;
@@ -42,6 +42,17 @@ pub enum TlsVersion {
     V13,
 }
 
+/// Where HTTP is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpListeners {
+    /// Over TCP, without duplicates.
+    pub addresses: Vec<SocketAddr>,
+    /// The files of unix-domain sockets, without duplicates.
+    pub sockets: Vec<PathBuf>,
+    /// Whether nobody wrote them.
+    pub is_default: bool,
+}
+
 /// A local address for relay sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayFrom {
@@ -71,7 +82,13 @@ pub enum Password {
     Plain(Secret),
     /// MD5(user:realm:password), so that the password itself is nowhere.
     Hmac(UserKey),
+    /// SHA-256(user:realm:password), for clients of RFC 8489 alone.
+    Sha256(UserKey),
 }
+
+/// What stands between expiry and user in a time-limited name: a printable ASCII character that is no digit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Separator(char);
 
 /// Prefixes that may not be relayed to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -218,6 +235,57 @@ impl Value for Paths {
         }
     }
 }
+
+impl Value for HttpListeners {
+    const LIST: bool = true;
+
+    fn read(given: &Given<'_>) -> Reading<Self> {
+        let mut read = Self { addresses: Vec::new(), sockets: Vec::new(), is_default: given.is_default() };
+        let mut mistakes = Vec::new();
+        for item in given.items()? {
+            let path = item.text().ok().and_then(|text| text.strip_prefix(UNIX));
+            let outcome = match path.map(socket_path) {
+                Some(Err(fault)) => Err(item.fault(fault).into()),
+                Some(Ok(path)) if read.sockets.contains(&path) => Err(item.wrong("listed twice").into()),
+                Some(Ok(path)) => {
+                    read.sockets.push(path);
+                    Ok(())
+                }
+                None => match item.word::<SocketAddr>() {
+                    Ok(address) if address.port() != 0 && read.addresses.contains(&address) => {
+                        Err(item.wrong("listed twice").into())
+                    }
+                    address => address.map(|address| read.addresses.push(address)),
+                },
+            };
+            mistakes.extend(outcome.err().into_iter().flatten());
+        }
+        if mistakes.is_empty() { Ok(read) } else { Err(mistakes) }
+    }
+
+    fn show(&self) -> toml::Value {
+        let sockets = self.sockets.iter().map(|path| format!("{UNIX}{}", path.display()));
+        self.addresses.iter().map(SocketAddr::to_string).chain(sockets).collect::<Vec<_>>().into()
+    }
+}
+
+const UNIX: &str = "unix:";
+
+fn socket_path(text: &str) -> Result<PathBuf, Fault> {
+    let path = PathBuf::from(text);
+    if !path.is_absolute() || path.file_name().is_none() {
+        return Err(Fault::new("the path of a socket begins with /").hint("write \"unix:/run/turnserver/api.sock\""));
+    }
+    if text.len() > SOCKET_PATH_MAX {
+        return Err(Fault::new(format!("the path of a socket has at most {SOCKET_PATH_MAX} bytes")));
+    }
+    if text.contains('\0') {
+        return Err(Fault::new("a path has no zero byte"));
+    }
+    Ok(path)
+}
+
+const SOCKET_PATH_MAX: usize = 107; // sun_path of unix(7) has 108, one of them the closing zero
 
 impl Word for SocketAddr {
     fn parse(text: &str) -> Result<Self, Fault> {
@@ -383,7 +451,7 @@ impl Value for BTreeMap<String, Password> {
     }
 }
 
-const USER_MAX: usize = 508; // RFC 8489 §14.3: fewer than 509 bytes
+pub(super) const USER_MAX: usize = 508; // RFC 8489 §14.3: fewer than 509 bytes
 
 impl Password {
     fn read(given: &Given<'_>) -> Reading<Self> {
@@ -391,25 +459,56 @@ impl Password {
         if text.is_empty() {
             return Err(given.wrong("a password cannot be empty").into());
         }
-        if text.starts_with("sha256:") {
-            return Err(given.wrong("\"sha256:\" is not accepted yet; a plain password or \"hmac:\" is needed").into());
-        }
-        let Some(digits) = text.strip_prefix("hmac:") else {
-            return Ok(Self::Plain(Secret::new(text)));
+        let key = |digits, length| {
+            unhex(digits).filter(|bytes| bytes.len() == length).and_then(|bytes| UserKey::from_bytes(&bytes))
         };
-        let key = unhex(digits).filter(|bytes| bytes.len() == MD5_LEN).and_then(|bytes| UserKey::from_bytes(&bytes));
-        let message = "after \"hmac:\" come the 32 hex digits of MD5(user:realm:password)";
-        key.map(Self::Hmac).ok_or_else(|| given.wrong(message).into())
+        if let Some(digits) = text.strip_prefix("hmac:") {
+            let message = "after \"hmac:\" come the 32 hex digits of MD5(user:realm:password)";
+            return key(digits, MD5_LEN).map(Self::Hmac).ok_or_else(|| given.wrong(message).into());
+        }
+        if let Some(digits) = text.strip_prefix("sha256:") {
+            let message = "after \"sha256:\" come the 64 hex digits of SHA-256(user:realm:password)";
+            return key(digits, SHA256_LEN).map(Self::Sha256).ok_or_else(|| given.wrong(message).into());
+        }
+        Ok(Self::Plain(Secret::new(text)))
     }
 }
 
 const MD5_LEN: usize = 16;
+const SHA256_LEN: usize = 32;
 
 fn unhex(digits: &str) -> Option<Vec<u8>> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
     rest.is_empty().then_some(())?;
     pairs.iter().map(|[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect()
+}
+
+impl Separator {
+    /// The character.
+    pub fn as_char(self) -> char {
+        self.0
+    }
+}
+
+impl Word for Separator {
+    fn parse(text: &str) -> Result<Self, Fault> {
+        let mut characters = text.chars();
+        let (Some(one), None) = (characters.next(), characters.next()) else {
+            return Err(Fault::new("must be one character").meant(SEPARATOR));
+        };
+        if one.is_ascii_digit() {
+            return Err(Fault::new("a digit cannot be told from the expiry before it").meant(SEPARATOR));
+        }
+        if !one.is_ascii_graphic() {
+            return Err(Fault::new("must be a printable ASCII character, and no blank").meant(SEPARATOR));
+        }
+        Ok(Self(one))
+    }
+
+    fn word(&self) -> String {
+        self.0.into()
+    }
 }
 
 impl Word for Prefix {

@@ -28,6 +28,17 @@ pub struct Sources {
     pub certificates: Option<Arc<Certificates>>,
 }
 
+impl Sources {
+    /// Allocations that live now, of all workers.
+    pub fn live_allocations(&self) -> u64 {
+        let all = |tally: &Arc<Tally>| {
+            let of = |transport| [Family::V4, Family::V6].map(|family| tally.allocations_of(transport, family).get());
+            Transport::ALL.into_iter().flat_map(of).fold(0, u64::wrapping_add)
+        };
+        self.tallies.iter().map(all).fold(0, u64::wrapping_add)
+    }
+}
+
 /// Credentials made over HTTP, by the API that asked.
 #[derive(Debug, Default)]
 pub struct Minted {

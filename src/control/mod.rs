@@ -1,4 +1,4 @@
-//! The supervisor: start, reload, stop.
+//! The supervisor: start, reload, drain, stop.
 //!
 //! Owns the order of things: HTTP sockets before worker threads, so that a port that is taken ends the start before
 //! anybody is served; ready only when all is open; threads joined before the process ends. One thread runs all of it,
@@ -8,10 +8,11 @@
 pub mod certificates;
 pub mod http;
 pub mod keys;
+mod listen;
 pub mod metrics;
 pub mod watch;
 
-use crate::config::{self, ApiKey, Config, Host, Listeners, Mistake};
+use crate::config::{self, ApiKey, Config, Host, HttpListeners, Listeners, Mistake};
 use crate::net::clock;
 use crate::net::fds::{ServiceManager, Word};
 use crate::net::tls::Certificates;
@@ -24,16 +25,14 @@ use certificates::{CertificateError, Fresh};
 use core::fmt;
 use core::net::SocketAddr;
 use http::connections::{Bounds, Door};
-use http::{App, Settings, Stage};
+use http::{App, ORDERS, Order, Settings, Stage};
 use keys::Keyring;
 use metrics::Sources;
-use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch as channel;
+use tokio::sync::{mpsc, watch as channel};
 use tokio::time::interval;
 use watch::Watch;
 
@@ -60,6 +59,8 @@ pub struct Ready {
     pub listeners: Vec<(Transport, SocketAddr)>,
     /// Where HTTP is served.
     pub http: Vec<SocketAddr>,
+    /// The files of its unix-domain sockets.
+    pub http_sockets: Vec<PathBuf>,
     /// What minted answers list.
     pub uris: Vec<String>,
 }
@@ -77,6 +78,8 @@ pub enum ServeError {
     Certificate(CertificateError),
     /// An address of `http.listen` cannot be opened.
     Http(SocketAddr, io::Error),
+    /// A socket file of `http.listen` cannot be opened.
+    HttpSocket(PathBuf, io::Error),
     /// A worker cannot start.
     Worker(StartError),
     /// The operating system would not give what every server needs.
@@ -96,8 +99,13 @@ impl fmt::Display for ServeError {
             }
             Self::SecretFile(path, error) => write!(f, "auth.secret_file = \"{}\": {error}", path.display()),
             Self::ConfigFile(path, error) => write!(f, "{}: cannot be read: {error}", path.display()),
-            Self::Http(address, error) => write!(f, "http.listen = \"{address}\": {error}; {}", listen_hint(error)),
             Self::Certificate(error) => error.fmt(f),
+            Self::Http(address, error) => {
+                write!(f, "http.listen = \"{address}\": {error}; {}", listen::hint(error))
+            }
+            Self::HttpSocket(path, error) => {
+                write!(f, "http.listen = \"unix:{}\": {error}; {}", path.display(), listen::file_hint(error))
+            }
             Self::Worker(error) => error.fmt(f),
             Self::System(error) => write!(f, "the operating system refused: {error}"),
             Self::WorkerFailed => {
@@ -116,19 +124,6 @@ impl From<Vec<Mistake>> for ServeError {
     }
 }
 
-fn listen_hint(error: &io::Error) -> &'static str {
-    let kind = error.kind();
-    if kind == io::ErrorKind::AddrInUse {
-        "another program listens there: stop it, or choose another port"
-    } else if kind == io::ErrorKind::AddrNotAvailable {
-        "this host has no such address"
-    } else if kind == io::ErrorKind::PermissionDenied {
-        "ports below 1024 need CAP_NET_BIND_SERVICE"
-    } else {
-        "choose another address"
-    }
-}
-
 /// Runs a server until a signal ends it.
 pub fn serve(start: Start) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::System)?;
@@ -141,15 +136,16 @@ async fn run(start: Start) -> Result<(), ServeError> {
     let mut signals = Signals::listen().map_err(ServeError::System)?;
     let manager = ServiceManager::from_env();
     let certificates = certificates::Kept::open(&start.config.tls).map_err(ServeError::Certificate)?;
-    let http = open_http(&start.config.http.listen)?;
+    let http = listen::open(&start.config.http.listen, start.config.listen.freebind)?;
     let Start { mut config, host, config_file, secrets, keys, on_ready } = start;
     let nonce_key = random_key().map_err(ServeError::System)?;
     let kept = Kept::of(&config, secrets, keys)?;
 
-    config.http.listen.addresses = http.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    config.http.listen.addresses.clone_from(&http.addresses);
     let policy = kept.policy(&config, &host, &nonce_key)?;
     let setup = Setup {
-        listeners: config.listen.all(),
+        listeners: config.listeners(),
+        freebind: config.listen.freebind,
         workers: config.data_plane.workers as usize,
         policy: Arc::new(policy.clone()),
         certificates: certificates.as_ref().map(|kept| Arc::clone(kept.certificates())),
@@ -157,21 +153,26 @@ async fn run(start: Start) -> Result<(), ServeError> {
     let in_force = setup.certificates.clone();
     let handle = Arc::new(worker::start(setup).map_err(ServeError::Worker)?);
     // From here on the ports are those that are open: port 0 has become a real one.
-    let opened = |transport| move |(with, address): &(Transport, SocketAddr)| (*with == transport).then_some(*address);
-    config.listen.udp.addresses = handle.listeners().iter().filter_map(opened(Transport::Udp)).collect();
-    config.listen.tcp.addresses = handle.listeners().iter().filter_map(opened(Transport::Tcp)).collect();
-    config.listen.tls.addresses = handle.listeners().iter().filter_map(opened(Transport::Tls)).collect();
+    let added = config.discovery_listeners();
+    let opened = |transport| {
+        let of = handle.listeners().iter().filter(move |(with, _)| *with == transport).map(|(_, address)| *address);
+        of.filter(|address| transport != Transport::Udp || !added.contains(address)).collect()
+    };
+    (config.listen.udp.addresses, config.listen.tcp.addresses) = (opened(Transport::Udp), opened(Transport::Tcp));
+    config.listen.tls.addresses = opened(Transport::Tls);
 
-    let app = Arc::new(App::new(kept.settings(&config, &policy), sources(&handle, in_force), clock::now));
+    let (ask, orders) = mpsc::channel(ORDERS);
+    let app = Arc::new(App::new(kept.settings(&config, &policy), sources(&handle, in_force), ask, clock::now));
     let (close, closing) = channel::channel(false);
     let bounds = Bounds::default();
     let door = Door::new(http::router(Arc::clone(&app), bounds.request), bounds, closing);
     let ready = Ready {
         listeners: handle.listeners().to_vec(),
-        http: config.http.listen.addresses.clone(),
+        http: http.addresses,
+        http_sockets: config.http.listen.sockets.clone(),
         uris: config.uris(&policy),
     };
-    http.into_iter().for_each(|listener| drop(tokio::spawn(door.clone().open(listener))));
+    http.listeners.into_iter().for_each(|listener| drop(tokio::spawn(door.clone().open(listener))));
     app.set_stage(Stage::Serving);
     ready.log();
     manager.say(Word::Ready);
@@ -179,9 +180,12 @@ async fn run(start: Start) -> Result<(), ServeError> {
 
     let secret_file = Watch::on(config.auth.secret_file.clone());
     let mut server =
-        Server { config, host, config_file, kept, nonce_key, secret_file, certificates, handle, app, manager };
-    server.watch_over(&mut signals).await?;
-    server.stop(&mut signals, &door, &close).await
+        Server { config, host, config_file, kept, nonce_key, policy, secret_file, certificates, handle, app, manager };
+    // Whoever asks for something while the server stops learns that nobody listens.
+    server.watch_over(&mut signals, orders).await?;
+    let stopped = server.stop(&mut signals, &door, &close).await;
+    drop(http.files);
+    stopped
 }
 
 /// A server that runs.
@@ -192,6 +196,8 @@ struct Server {
     config_file: Option<PathBuf>,
     kept: Kept,
     nonce_key: Secret,
+    /// In force. Whether it drains is said over HTTP and survives a reload.
+    policy: Policy,
     secret_file: Watch,
     /// As the configuration in force names them; `None` without TLS.
     certificates: Option<certificates::Kept>,
@@ -205,7 +211,7 @@ const FAREWELL: Duration = seconds(2); // for HTTP answers under way
 
 impl Server {
     /// Returns when a signal asks for the end, or when it has come by itself.
-    async fn watch_over(&mut self, signals: &mut Signals) -> Result<(), ServeError> {
+    async fn watch_over(&mut self, signals: &mut Signals, mut orders: mpsc::Receiver<Order>) -> Result<(), ServeError> {
         let mut glance = interval(self.manager.heartbeat().map_or(GLANCE, |due| due.min(GLANCE)));
         let mut was_alive = true;
         loop {
@@ -215,6 +221,12 @@ impl Server {
                     Asked::Reload => {
                         signals.hung_up = true;
                         self.reload();
+                    }
+                },
+                Some(order) = orders.recv() => match order {
+                    Order::Drain { draining, done } => {
+                        self.drain(draining);
+                        let _who_asked_is_gone = done.send(());
                     }
                 },
                 _ = glance.tick() => {
@@ -311,9 +323,24 @@ impl Server {
         }
     }
 
-    fn put_in_force(&self, policy: Policy) {
-        self.app.set_settings(self.kept.settings(&self.config, &policy));
-        self.handle.set_policy(&Arc::new(policy));
+    fn put_in_force(&mut self, policy: Policy) {
+        self.policy = Policy { draining: self.policy.draining, ..policy };
+        self.app.set_settings(self.kept.settings(&self.config, &self.policy));
+        self.handle.set_policy(&Arc::new(self.policy.clone()));
+    }
+
+    fn drain(&mut self, draining: bool) {
+        if draining == self.policy.draining {
+            return;
+        }
+        self.policy.draining = draining;
+        self.handle.set_policy(&Arc::new(self.policy.clone()));
+        self.app.set_draining(draining);
+        let allocations = self.app.live_allocations();
+        match draining {
+            true => tracing::info!(allocations, "draining: new allocations are turned away"),
+            false => tracing::info!(allocations, "draining cancelled: new allocations are taken again"),
+        }
     }
 
     async fn stop(self, signals: &mut Signals, door: &Door, close: &channel::Sender<bool>) -> Result<(), ServeError> {
@@ -378,6 +405,7 @@ impl Kept {
         Settings {
             keys: Keyring::new(keys),
             secrets: policy.auth.secrets.clone(),
+            separator: policy.auth.separator,
             max_ttl: policy.auth.max_ttl,
             uris: config.uris(policy).into_iter().collect(),
             metrics_public: config.http.metrics_public,
@@ -413,10 +441,12 @@ fn keep_what_needs_a_restart(running: &Config, next: &mut Config) -> Vec<&'stati
         keep_listeners("listen.udp", &running.listen.udp, &mut next.listen.udp),
         keep_listeners("listen.tcp", &running.listen.tcp, &mut next.listen.tcp),
         keep_listeners("listen.tls", &running.listen.tls, &mut next.listen.tls),
-        keep_listeners("http.listen", &running.http.listen, &mut next.http.listen),
+        keep("listen.freebind", &running.listen.freebind, &mut next.listen.freebind),
+        keep_http_listeners(&running.http.listen, &mut next.http.listen),
         keep("relay.addresses", &running.relay.addresses, &mut next.relay.addresses),
         keep("relay.external", &running.relay.external, &mut next.relay.external),
         keep("relay.ports", &running.relay.ports, &mut next.relay.ports),
+        keep("auth.nat_discovery", &running.auth.nat_discovery, &mut next.auth.nat_discovery),
         keep("data_plane.workers", &running.data_plane.workers, &mut next.data_plane.workers),
         keep("log.level", &running.log.level, &mut next.log.level),
         keep("log.format", &running.log.format, &mut next.log.format),
@@ -428,15 +458,23 @@ fn keep_what_needs_a_restart(running: &Config, next: &mut Config) -> Vec<&'stati
 
 /// Port 0 is whatever was opened, and a default may have left a family out: neither is a difference.
 fn keep_listeners(key: &'static str, running: &Listeners, next: &mut Listeners) -> Option<&'static str> {
+    let both_default = running.is_default && next.is_default;
+    let all_same = are_same(&running.addresses, &next.addresses);
+    *next = running.clone();
+    (!both_default && !all_same).then_some(key)
+}
+
+fn keep_http_listeners(running: &HttpListeners, next: &mut HttpListeners) -> Option<&'static str> {
+    let all_same = are_same(&running.addresses, &next.addresses) && running.sockets == next.sockets;
+    *next = running.clone();
+    (!all_same).then_some("http.listen")
+}
+
+fn are_same(running: &[SocketAddr], next: &[SocketAddr]) -> bool {
     let same = |running: &SocketAddr, next: &SocketAddr| {
         running.ip() == next.ip() && (running.port() == next.port() || next.port() == 0)
     };
-    let both_default = running.is_default && next.is_default;
-    let all_same = running.addresses.len() == next.addresses.len()
-        && running.addresses.iter().all(|one| next.addresses.iter().any(|other| same(one, other)));
-    let switched = running.addresses.is_empty() != next.addresses.is_empty();
-    *next = running.clone();
-    (switched || !both_default && !all_same).then_some(key)
+    running.len() == next.len() && running.iter().all(|one| next.iter().any(|other| same(one, other)))
 }
 
 /// The keys that differ, in the order of the example. Those that hold secrets are compared, never shown.
@@ -444,6 +482,7 @@ fn changed_keys(before: &Config, after: &Config) -> Vec<&'static str> {
     let differs_unseen = |key: &str| match key {
         "auth.secrets" => before.auth.secrets != after.auth.secrets,
         "auth.users" => before.auth.users != after.auth.users,
+        "auth.oauth" => before.auth.oauth != after.auth.oauth,
         "http.keys" => before.http.keys != after.http.keys,
         _ => false,
     };
@@ -451,25 +490,6 @@ fn changed_keys(before: &Config, after: &Config) -> Vec<&'static str> {
     let differing = pairs.filter(|((key, before), (_, after))| before != after || differs_unseen(key));
     differing.map(|((key, _), _)| key).collect()
 }
-
-fn open_http(listeners: &Listeners) -> Result<Vec<TcpListener>, ServeError> {
-    let open = |address: &SocketAddr| open_listener(*address).map_err(|error| ServeError::Http(*address, error));
-    listeners.addresses.iter().map(open).collect()
-}
-
-fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?; // 0.0.0.0 has its own line
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
-const BACKLOG: i32 = 256;
 
 fn random_key() -> io::Result<Secret> {
     let mut bytes = [0; 16];
@@ -490,6 +510,9 @@ impl Ready {
         }
         for address in &self.http {
             tracing::info!(transport = "http", %address, "listening");
+        }
+        for path in &self.http_sockets {
+            tracing::info!(transport = "http", address = %format_args!("unix:{}", path.display()), "listening");
         }
     }
 }

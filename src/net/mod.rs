@@ -10,6 +10,11 @@ pub mod tcp;
 pub mod tls;
 pub mod udp;
 
+/// Lets a socket bind an address that no interface has yet (IP_FREEBIND).
+pub fn permit_absent(socket: &socket2::Socket, address: std::net::SocketAddr) -> std::io::Result<()> {
+    if address.is_ipv4() { socket.set_freebind_v4(true) } else { socket.set_freebind_v6(true) }
+}
+
 /// Raises the soft limit of open files to the hard one and returns it: every allocation needs a descriptor.
 pub fn raise_file_limit() -> std::io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -12,9 +12,10 @@ const KEEPALIVE: Duration = seconds(60);
 /// How long sent bytes may stay unacknowledged before the client counts as gone.
 const USER_TIMEOUT: Duration = seconds(60);
 
-/// Opens a listening socket that shares its port with the other workers' sockets.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = open(address)?;
+/// Opens a listening socket that shares its port with the other workers' sockets. With `freebind` the address may be one
+/// that no interface has yet.
+pub fn listen(address: SocketAddr, freebind: bool) -> io::Result<TcpListener> {
+    let socket = open(address, freebind)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -22,8 +23,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Whether another program listens on this address. A shared port hides that from [`listen`].
-pub fn probe(address: SocketAddr) -> io::Result<()> {
-    let socket = open(address)?;
+pub fn probe(address: SocketAddr, freebind: bool) -> io::Result<()> {
+    let socket = open(address, freebind)?;
     socket.bind(&address.into())?;
     socket.listen(1)
 }
@@ -42,8 +43,8 @@ pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
 
 /// Begins a connection from `local`, a port that [`listen`] may have open, to a peer. It is made, or has failed, when
 /// the socket becomes writable.
-pub fn connect(local: SocketAddr, peer: SocketAddr) -> io::Result<TcpStream> {
-    let socket = open(local)?;
+pub fn connect(local: SocketAddr, peer: SocketAddr, freebind: bool) -> io::Result<TcpStream> {
+    let socket = open(local, freebind)?;
     socket.set_reuse_port(true)?;
     socket.bind(&local.into())?;
     match socket.connect(&peer.into()) {
@@ -56,10 +57,13 @@ pub fn connect(local: SocketAddr, peer: SocketAddr) -> io::Result<TcpStream> {
     Ok(socket.into())
 }
 
-fn open(address: SocketAddr) -> io::Result<Socket> {
+fn open(address: SocketAddr, freebind: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
+    }
+    if freebind {
+        super::permit_absent(&socket, address)?;
     }
     // A restart must not wait for the old connections' TIME_WAIT.
     socket.set_reuse_address(true)?;

@@ -24,9 +24,10 @@ const LISTENER_BUFFER: usize = 4 << 20;
 /// Bytes a relay socket asks for each way: the burst of one call.
 const RELAY_BUFFER: usize = 512 << 10;
 
-/// Opens a listening socket that shares its port with the other workers' sockets.
-pub fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = open(address)?;
+/// Opens a listening socket that shares its port with the other workers' sockets. With `freebind` the address may be one
+/// that no interface has yet; so it is with all sockets here.
+pub fn listen(address: SocketAddr, freebind: bool) -> io::Result<OwnedFd> {
+    let socket = open(address, freebind)?;
     socket.set_reuse_port(true)?;
     set_buffers(&socket, LISTENER_BUFFER);
     if address.ip().is_unspecified() {
@@ -37,8 +38,8 @@ pub fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
 }
 
 /// Opens a relay socket; nobody shares its port. ICMP errors that come back wait for [`errors`].
-pub fn relay(address: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = open(address)?;
+pub fn relay(address: SocketAddr, freebind: bool) -> io::Result<OwnedFd> {
+    let socket = open(address, freebind)?;
     set_buffers(&socket, RELAY_BUFFER);
     let (level, option) = match address {
         SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVERR),
@@ -50,8 +51,8 @@ pub fn relay(address: SocketAddr) -> io::Result<OwnedFd> {
 }
 
 /// Whether another program has this address. A shared port hides that from [`listen`].
-pub fn probe(address: SocketAddr) -> io::Result<()> {
-    open(address)?.bind(&address.into())
+pub fn probe(address: SocketAddr, freebind: bool) -> io::Result<()> {
+    open(address, freebind)?.bind(&address.into())
 }
 
 /// The address a socket is bound to.
@@ -60,7 +61,7 @@ pub fn local_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     address.as_socket().ok_or_else(|| io::Error::other("not an IP socket"))
 }
 
-fn open(address: SocketAddr) -> io::Result<Socket> {
+fn open(address: SocketAddr, freebind: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     let fd = socket.as_raw_fd();
     match address {
@@ -75,6 +76,9 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
         }
     }
     set_whole(fd, address.is_ipv6(), false)?;
+    if freebind {
+        super::permit_absent(&socket, address)?;
+    }
     Ok(socket)
 }
 

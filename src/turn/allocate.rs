@@ -84,7 +84,7 @@ impl Server {
         self.rng.fill_bytes(&mut chance);
         let user = match asker.identity {
             Identity::Static | Identity::Token { .. } => &asker.username,
-            Identity::TimeLimited { .. } => credential::user(&asker.username),
+            Identity::TimeLimited { .. } => credential::user(&asker.username, self.policy.auth.separator),
         };
         effects.push(Effect::Bind(Bind {
             relay,

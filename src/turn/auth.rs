@@ -201,7 +201,7 @@ impl Proof<'_, '_> {
             let key = key.as_ref().filter(|key| self.holds(key)).ok_or(AuthFailure::WrongPassword)?;
             return Ok(self.asker(username, Identity::Static, key.clone()));
         }
-        let expires = credential::expiry(&username);
+        let expires = credential::expiry(&username, auth.separator);
         // Every secret is tried, also for a name that can't be right: how long the answer takes tells nobody which it was.
         let mut found = None;
         for secret in &auth.secrets {

@@ -1,6 +1,7 @@
 //! Time-limited HMAC credentials: minted here, verified here, and nowhere else.
 //!
-//! The user name says when it ends: `<unix expiry>:<user>`, or the bare expiry. The password is
+//! The user name says when it ends: `<unix expiry>:<user>`, or the bare expiry; another separator than the colon may be
+//! agreed upon, and the first one splits. The password is
 //! base64(HMAC-SHA1(secret, user name)), byte for byte as coturn's `use-auth-secret` and
 //! draft-uberti-behave-turn-rest-00 have it, so every server that holds the secret can mint and any can verify.
 //! Never stores anything; a secret is wiped when dropped and never shown.
@@ -35,7 +36,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The separator between the expiry and the user.
+/// The usual separator between the expiry and the user.
 pub const SEPARATOR: char = ':';
 
 /// A credential made for somebody.
@@ -50,10 +51,10 @@ pub struct Minted {
 }
 
 /// Makes a credential that lives for `ttl` from `now`. An empty or absent user gives a bare expiry.
-pub fn mint(secret: &Secret, user: Option<&str>, ttl: Duration, now: UnixSeconds) -> Minted {
+pub fn mint(secret: &Secret, user: Option<&str>, separator: char, ttl: Duration, now: UnixSeconds) -> Minted {
     let expires = UnixSeconds(now.0.saturating_add(ttl.as_secs()));
     let username = match user {
-        Some(user) if !user.is_empty() => format!("{}{SEPARATOR}{user}", expires.0),
+        Some(user) if !user.is_empty() => format!("{}{separator}{user}", expires.0),
         _ => expires.0.to_string(),
     };
     let password = password(secret, &username);
@@ -66,16 +67,16 @@ pub fn password(secret: &Secret, username: &str) -> String {
 }
 
 /// When a user name says it ends; `None` when it does not start with a number that ends at the first separator.
-pub fn expiry(username: &str) -> Option<UnixSeconds> {
-    let digits = username.split(SEPARATOR).next()?;
+pub fn expiry(username: &str, separator: char) -> Option<UnixSeconds> {
+    let digits = username.split(separator).next()?;
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| digits.parse().ok().map(UnixSeconds)).flatten()
 }
 
 /// The user behind a user name, as quotas count: what follows the expiry, or the whole name.
-pub fn user(username: &str) -> &str {
-    match username.split_once(SEPARATOR) {
-        Some((_, user)) if !user.is_empty() && expiry(username).is_some() => user,
+pub fn user(username: &str, separator: char) -> &str {
+    match username.split_once(separator) {
+        Some((_, user)) if !user.is_empty() && expiry(username, separator).is_some() => user,
         _ => username,
     }
 }

@@ -92,7 +92,8 @@ impl Worker {
     }
 
     fn bind_one(&mut self, bind: &Bind, is_counted: bool) -> Result<Bound, BindError> {
-        let open = |address| RelaySocket::open(bind.protocol, address);
+        let freebind = self.freebind;
+        let open = |address| RelaySocket::open(bind.protocol, address, freebind);
         let (claim, port, socket) = match is_counted {
             true => self.ledger.claim(self.now, &self.policy.limits, bind, open)?,
             false => self.ledger.claim_second(self.now, bind, open)?,
@@ -119,7 +120,7 @@ impl Worker {
         let attempt = || -> io::Result<TcpStream> {
             let socket = self.relays.socket(relay, Family::of(peer.ip()));
             let Some(RelaySocket::Connections(listener)) = socket else { return Err(io::ErrorKind::NotFound.into()) };
-            tcp::connect(listener.local_addr()?, to)
+            tcp::connect(listener.local_addr()?, to, self.freebind)
         };
         let Ok(attempt) = attempt() else { return false };
         let token = |id| Token::Peer(id).into();

@@ -60,6 +60,8 @@ const BANDWIDTH_SLICES: u64 = 100;
 pub struct Setup {
     /// Where clients are served, and how.
     pub listeners: Vec<(Transport, SocketAddr)>,
+    /// Whether listeners and relay sockets may bind addresses that no interface has yet.
+    pub freebind: bool,
     /// Threads; 0 is one a core.
     pub workers: usize,
     /// The rules to begin with.
@@ -101,7 +103,7 @@ pub fn start(setup: Setup) -> Result<Handle, StartError> {
             "few open files are permitted: raise LimitNOFILE (ulimit -Hn), one is needed a call"
         );
     }
-    let shares = sockets::open(&setup.listeners, setup.certificates.as_ref(), count)?;
+    let shares = sockets::open(&setup.listeners, setup.certificates.as_ref(), count, setup.freebind)?;
     let listeners = shares.first().map(sockets::Share::addresses).unwrap_or_default();
     let relay_ports = setup.policy.peers.relay_ports();
     let mut seed = [0; 8];
@@ -199,6 +201,8 @@ struct Worker {
     udp: Vec<UdpListener>,
     tcp: Vec<TcpListener>,
     relays: Relays,
+    /// Whether relay sockets may bind addresses that no interface has yet.
+    freebind: bool,
     conns: Conns,
     peers: PeerConns,
     /// The connection of a peer that the core is being asked about.
@@ -259,6 +263,7 @@ impl Worker {
             udp: share.udp,
             tcp: share.tcp,
             relays: Relays::default(),
+            freebind: share.freebind,
             conns: Conns::default(),
             peers: PeerConns::default(),
             accepted: None,

@@ -52,7 +52,11 @@ impl fmt::Display for StartError {
                          another port"
                     ),
                     Some(libc::EADDRNOTAVAIL) => {
-                        write!(f, "; no interface of this host has {ip}: use 0.0.0.0 or [::] for all")
+                        write!(
+                            f,
+                            "; no interface of this host has {ip}: use 0.0.0.0 or [::] for all, or set listen.freebind = true if \
+                             the address comes later"
+                        )
                     }
                     Some(libc::EACCES) => write!(f, "; ports below 1024 need CAP_NET_BIND_SERVICE"),
                     _ => Ok(()),
@@ -128,6 +132,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Share {
     pub(super) udp: Vec<UdpListener>,
     pub(super) tcp: Vec<TcpListener>,
+    /// Whether relay sockets may bind addresses that no interface has yet, as these could.
+    pub(super) freebind: bool,
 }
 
 /// A socket that datagrams of clients come to, bare or under DTLS.
@@ -167,11 +173,12 @@ pub(super) fn open(
     listeners: &[(Transport, SocketAddr)],
     certificates: Option<&Arc<Certificates>>,
     workers: usize,
+    freebind: bool,
 ) -> Result<Vec<Share>, StartError> {
-    let mut shares: Vec<Share> = (0..workers).map(|_| Share::default()).collect();
+    let mut shares: Vec<Share> = (0..workers).map(|_| Share { freebind, ..Share::default() }).collect();
     for &(transport, address) in listeners {
         let error = |source| StartError::Listen { transport, address, source };
-        let probed = if transport.is_stream() { tcp::probe(address) } else { udp::probe(address) };
+        let probed = if transport.is_stream() { tcp::probe(address, freebind) } else { udp::probe(address, freebind) };
         if is_without_ipv6(probed, address).map_err(error)? {
             continue;
         }
@@ -183,12 +190,12 @@ pub(super) fn open(
         for share in &mut shares {
             // Port 0 becomes a real one with the first worker's socket, and the others join it there.
             if transport.is_stream() {
-                let socket = tcp::listen(address).map_err(error)?;
+                let socket = tcp::listen(address, freebind).map_err(error)?;
                 address = socket.local_addr().map_err(error)?;
                 let certificates = certificates.cloned();
                 share.tcp.push(TcpListener { transport, socket, address, certificates, paused_until: None });
             } else {
-                let socket = udp::listen(address).map_err(error)?;
+                let socket = udp::listen(address, freebind).map_err(error)?;
                 address = udp::local_address(socket.as_fd()).map_err(error)?;
                 let is_wildcard = address.ip().is_unspecified();
                 share.udp.push(UdpListener { transport, socket, address, is_wildcard });
@@ -279,10 +286,12 @@ pub(super) enum RelaySocket {
 
 impl RelaySocket {
     /// Makes one on this address.
-    pub(super) fn open(protocol: Protocol, address: SocketAddr) -> io::Result<Self> {
+    pub(super) fn open(protocol: Protocol, address: SocketAddr, freebind: bool) -> io::Result<Self> {
         Ok(match protocol {
-            Protocol::Udp => Self::Datagrams { socket: udp::relay(address)?, depth: 1, is_whole: Cell::new(false) },
-            Protocol::Tcp => Self::Connections(tcp::listen(address)?),
+            Protocol::Udp => {
+                Self::Datagrams { socket: udp::relay(address, freebind)?, depth: 1, is_whole: Cell::new(false) }
+            }
+            Protocol::Tcp => Self::Connections(tcp::listen(address, freebind)?),
         })
     }
 }

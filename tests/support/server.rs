@@ -49,6 +49,12 @@ pub(crate) struct Setup {
     pub(crate) log_format: &'static str,
     /// A command the program is started by, such as `prlimit`.
     pub(crate) wrapper: Vec<&'static str>,
+    /// More lines of `[listen]`.
+    pub(crate) listen_lines: &'static str,
+    /// A socket file of `http.listen`, beside its address.
+    pub(crate) http_socket: Option<PathBuf>,
+    /// Scopes of the key.
+    pub(crate) scopes: &'static str,
 }
 
 impl Default for Setup {
@@ -67,6 +73,9 @@ impl Default for Setup {
             log_level: "info",
             log_format: "auto",
             wrapper: Vec::new(),
+            listen_lines: "",
+            http_socket: None,
+            scopes: r#""mint", "read""#,
         }
     }
 }
@@ -298,7 +307,9 @@ fn configuration(setup: &Setup, port: u16, http: SocketAddr) -> String {
     let relay = quoted(setup.relay.iter().map(ToString::to_string).collect());
     let allow = quoted(setup.allow.iter().map(ToString::to_string).collect());
     let deny = quoted(setup.deny.iter().map(ToString::to_string).collect());
-    let Setup { relay_lines, password, limits, tls, workers, log_level, log_format, .. } = setup;
+    let socket = setup.http_socket.iter().map(|path| format!("unix:{}", path.display()));
+    let http = quoted(std::iter::once(http.to_string()).chain(socket).collect());
+    let Setup { relay_lines, listen_lines, password, limits, tls, workers, log_level, log_format, scopes, .. } = setup;
     format!(
         r#"
 realm = "test.example"
@@ -306,6 +317,7 @@ realm = "test.example"
 udp = [{listen}]
 tcp = [{listen}]
 tls = [{secure}]
+{listen_lines}
 [tls]
 {tls}
 [relay]
@@ -320,11 +332,11 @@ deny = [{deny}]
 [limits]
 {limits}
 [http]
-listen = ["{http}"]
+listen = [{http}]
 [[http.keys]]
 id = "test"
 secret = "{KEY}"
-scopes = ["mint", "read"]
+scopes = [{scopes}]
 [data_plane]
 workers = {workers}
 [log]

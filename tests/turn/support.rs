@@ -983,7 +983,7 @@ impl Outcome {
 
 /// A time-limited credential that ends so long from now.
 pub(crate) fn minted(turn: &Turn, user: &str, ttl: Duration) -> (String, String) {
-    let minted = credential::mint(&Secret::new(SECRET), Some(user), ttl, turn.now.unix);
+    let minted = credential::mint(&Secret::new(SECRET), Some(user), credential::SEPARATOR, ttl, turn.now.unix);
     (minted.username, minted.password)
 }
 

@@ -8,15 +8,16 @@ use super::Client;
 use crate::time::{Duration, minutes, seconds};
 use axum::Router;
 use axum::extract::Request;
-use core::net::SocketAddr;
 use core::pin::pin;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use std::io;
 use std::sync::Arc;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
 /// How long and how many.
@@ -41,6 +42,31 @@ impl Default for Bounds {
 const HEADER_BYTES: usize = 16 * 1024;
 const PAUSE: Duration = Duration::from_millis(100); // out of file descriptors: trying at once again would spin
 
+/// A socket that HTTP clients come to.
+#[derive(Debug)]
+pub enum Listener {
+    /// From anywhere that reaches it.
+    Tcp(TcpListener),
+    /// From this host, by whoever may open its file.
+    Unix(UnixListener),
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<(Stream, Client)> {
+        match self {
+            Self::Tcp(listener) => {
+                listener.accept().await.map(|(stream, from)| (Stream::Tcp(stream), Client::Address(from)))
+            }
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| (Stream::Unix(stream), Client::Socket)),
+        }
+    }
+}
+
 /// The listeners' common part.
 #[derive(Clone, Debug)]
 pub struct Door {
@@ -57,7 +83,7 @@ impl Door {
     }
 
     /// Takes connections until the door closes.
-    pub async fn open(self, listener: TcpListener) {
+    pub async fn open(self, listener: Listener) {
         let mut closing = self.closing.clone();
         tokio::select! {
             () = self.admit_all(listener) => {}
@@ -65,7 +91,7 @@ impl Door {
         }
     }
 
-    async fn admit_all(self, listener: TcpListener) {
+    async fn admit_all(self, listener: Listener) {
         loop {
             let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
             let Ok((stream, client)) = listener.accept().await else {
@@ -74,17 +100,22 @@ impl Door {
             };
             let door = self.clone();
             tokio::spawn(async move {
-                door.converse(stream, client).await;
+                match stream {
+                    Stream::Tcp(stream) => {
+                        let _best_effort = stream.set_nodelay(true);
+                        door.converse(stream, client).await;
+                    }
+                    Stream::Unix(stream) => door.converse(stream, client).await,
+                }
                 drop(slot);
             });
         }
     }
 
-    async fn converse(mut self, stream: TcpStream, client: SocketAddr) {
-        let _best_effort = stream.set_nodelay(true);
+    async fn converse(mut self, stream: impl AsyncRead + AsyncWrite + Unpin, client: Client) {
         let router = self.router;
         let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Client(client));
+            request.extensions_mut().insert(client);
             TowerToHyperService::new(router.clone()).call(request)
         });
         let connection = http1::Builder::new()

@@ -15,6 +15,9 @@ pub(super) async fn healthz() -> Json<Value> {
 
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
     match app.stage() {
+        Stage::Serving if app.is_draining() => {
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining: send new clients elsewhere"))
+        }
         Stage::Serving => Ok(Json(json!({ "status": "ready" }))),
         Stage::Starting => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "starting: not every listener is open")),
         Stage::Stopping => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping: send new clients elsewhere")),

@@ -6,6 +6,7 @@
 
 pub mod connections;
 mod draft;
+mod drain;
 mod health;
 mod ice_servers;
 mod openapi;
@@ -25,10 +26,11 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
-use core::net::SocketAddr;
-use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use problem::Problem;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tokio::sync::{mpsc, oneshot};
 
 /// What a reload may change, swapped whole.
 #[derive(Clone, Debug)]
@@ -37,6 +39,8 @@ pub struct Settings {
     pub keys: Keyring,
     /// What credentials are minted with; the first is the newest.
     pub secrets: Vec<Secret>,
+    /// What stands between expiry and user in a minted name.
+    pub separator: char,
     /// The longest life of a minted credential.
     pub max_ttl: Duration,
     /// What minted answers list.
@@ -73,10 +77,27 @@ pub enum Stage {
     Stopping,
 }
 
+/// What a request asks of the supervisor, which alone changes workers.
+#[derive(Debug)]
+pub enum Order {
+    /// To turn new allocations away, or to take them again.
+    Drain {
+        /// Which of the two.
+        draining: bool,
+        /// Told when the workers have been.
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// Orders that wait for the supervisor. Each takes it less than a millisecond.
+pub const ORDERS: usize = 16;
+
 /// What all handlers share.
 pub struct App {
     settings: RwLock<Arc<Settings>>,
     stage: AtomicU8,
+    draining: AtomicBool,
+    orders: mpsc::Sender<Order>,
     brake: Mutex<Brake>,
     minted: Minted,
     sources: Sources,
@@ -84,11 +105,18 @@ pub struct App {
 }
 
 impl App {
-    /// A server that is starting.
-    pub fn new(settings: Settings, sources: Sources, clock: impl Fn() -> Now + Send + Sync + 'static) -> Self {
+    /// A server that is starting. What requests ask of the supervisor goes to `orders`.
+    pub fn new(
+        settings: Settings,
+        sources: Sources,
+        orders: mpsc::Sender<Order>,
+        clock: impl Fn() -> Now + Send + Sync + 'static,
+    ) -> Self {
         Self {
             settings: RwLock::new(Arc::new(settings)),
             stage: AtomicU8::new(Stage::Starting as u8),
+            draining: AtomicBool::new(false),
+            orders,
             brake: Mutex::default(),
             minted: Minted::default(),
             sources,
@@ -120,6 +148,21 @@ impl App {
         self.stage.store(stage as u8, Relaxed);
     }
 
+    /// Whether new allocations are turned away.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Says whether new allocations are turned away.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Relaxed);
+    }
+
+    /// Allocations that live now.
+    pub fn live_allocations(&self) -> u64 {
+        self.sources.live_allocations()
+    }
+
     /// Lets a request pass whose key grants `needed`. A wrong key is counted against the address it came from.
     fn admit(&self, client: Client, key: Result<Option<Presented>, Denied>, needed: Scope) -> Result<(), Problem> {
         let verdict = key.and_then(|key| self.settings().keys.check(key.as_ref(), needed));
@@ -133,7 +176,7 @@ impl App {
 
     fn refuse_guess(&self, client: Client, denied: Denied) -> Problem {
         let now = (self.clock)().mono;
-        let wait = self.brake.lock().unwrap_or_else(PoisonError::into_inner).wrong_key(client.0.ip(), now);
+        let wait = self.brake.lock().unwrap_or_else(PoisonError::into_inner).wrong_key(client.ip(), now);
         let Some(wait) = wait else { return Problem::unauthorized(denied.to_string()) };
         let wait = wait.as_secs().max(1);
         Problem::wait(wait, format!("too many wrong keys from your address: wait {wait} s, or send a right one"))
@@ -148,7 +191,8 @@ impl App {
             ));
         };
         let ttl = wish.ttl.unwrap_or(DEFAULT_TTL).min(settings.max_ttl);
-        let minted = credential::mint(secret, wish.user.as_deref(), ttl, (self.clock)().unix);
+        let now = (self.clock)().unix;
+        let minted = credential::mint(secret, wish.user.as_deref(), settings.separator, ttl, now);
         Ok(Credential { minted, ttl: ttl.as_secs() })
     }
 }
@@ -159,13 +203,26 @@ const DEFAULT_TTL: Duration = seconds(86_400);
 
 /// Where a request came from. Forwarded addresses are not looked at: anybody can write one.
 #[derive(Clone, Copy, Debug)]
-pub struct Client(pub SocketAddr);
+pub enum Client {
+    /// From this address.
+    Address(SocketAddr),
+    /// Through a unix-domain socket of this host.
+    Socket,
+}
 
 impl Client {
+    /// Whose guesses of keys count together. Everybody behind the sockets of this host is one.
+    fn ip(self) -> IpAddr {
+        match self {
+            Self::Address(address) => address.ip(),
+            Self::Socket => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+
     /// Whether the request was made on this host, and not through a proxy that runs here.
     fn is_local(self, headers: &HeaderMap) -> bool {
         let forwarded = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
-        self.0.ip().to_canonical().is_loopback() && !forwarded.iter().any(|name| headers.contains_key(*name))
+        self.ip().to_canonical().is_loopback() && !forwarded.iter().any(|name| headers.contains_key(*name))
     }
 }
 
@@ -210,6 +267,7 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/openapi.json", get(openapi::document)),
         ("/readyz", get(health::readyz)),
         ("/turn", get(draft::mint).post(draft::mint)),
+        ("/v1/drain", post(drain::begin).delete(drain::cancel)),
         ("/v1/ice-servers", post(ice_servers::mint)),
     ]
 }
@@ -273,7 +331,8 @@ async fn metrics(State(app): State<Arc<App>>, request: Request) -> Result<Respon
     if !(keyless && matches!(key, Ok(None))) {
         app.admit(client, key, Scope::Read)?;
     }
-    let text = super::metrics::text(&app.sources, &app.minted, app.stage() == Stage::Stopping);
+    let draining = app.is_draining() || app.stage() == Stage::Stopping;
+    let text = super::metrics::text(&app.sources, &app.minted, draining);
     let text = text.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok(([("content-type", prometheus::TEXT_FORMAT)], text).into_response())
 }

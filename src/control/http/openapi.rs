@@ -11,10 +11,10 @@ pub(super) async fn document() -> Json<Value> {
             "title": "turnserver",
             "version": env!("CARGO_PKG_VERSION"),
             "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
-            "summary": "Credentials, metrics and health of a STUN/TURN relay.",
+            "summary": "Credentials, metrics, health and draining of a STUN/TURN relay.",
             "description": "Errors are RFC 9457 problem documents whose `detail` says what to mend. \
                             Keys and their scopes are the `[[http.keys]]` of the configuration: \
-                            `mint` makes credentials, `read` sees metrics, `admin` may both.",
+                            `mint` makes credentials, `read` sees metrics, `admin` may both and drain.",
         },
         "servers": [{ "url": "/" }],
         "paths": paths(),
@@ -71,6 +71,15 @@ fn paths() -> Value {
             "responses": { "200": { "description": "OpenAPI 3.1", "content": { "application/json": {} } } },
         } },
         "/turn": { "get": turn("mintByQuery"), "post": turn("mintByForm") },
+        "/v1/drain": {
+            "post": drain(
+                "drain",
+                "Turns new allocations away until the server stops or this is taken back",
+                "202",
+                "The workers have been told. Live allocations go on and may be refreshed.",
+            ),
+            "delete": drain("cancelDrain", "Takes new allocations again", "200", "The workers have been told"),
+        },
         "/v1/ice-servers": { "post": {
             "operationId": "mintIceServers",
             "summary": "A time-limited credential; `iceServers` drops straight into RTCPeerConnection",
@@ -90,6 +99,22 @@ fn paths() -> Value {
                 "503": response("Unavailable"),
             },
         } },
+    })
+}
+
+fn drain(id: &str, summary: &str, status: &str, about: &str) -> Value {
+    json!({
+        "operationId": id,
+        "summary": summary,
+        "description": "Needs the scope `admin`. Takes no body. A reload keeps it, a restart does not.",
+        "security": [{ "bearer": [] }, { "basic": [] }, { "header": [] }],
+        "responses": {
+            status: { "description": about, "content": json_of("Draining") },
+            "401": response("Unauthorized"),
+            "403": response("Forbidden"),
+            "429": response("TooManyWrongKeys"),
+            "503": response("Unavailable"),
+        },
     })
 }
 
@@ -140,6 +165,14 @@ fn schemas() -> Value {
     let ttl = json!({ "type": "integer", "description": "Seconds, after the cut to `auth.max_ttl`." });
     json!({
         "Status": { "type": "object", "required": ["status"], "properties": { "status": text } },
+        "Draining": {
+            "type": "object",
+            "required": ["draining", "allocations"],
+            "properties": {
+                "draining": { "type": "boolean" },
+                "allocations": { "type": "integer", "minimum": 0, "description": "Allocations that live now." },
+            },
+        },
         "MintRequest": {
             "type": "object",
             "additionalProperties": false,
@@ -204,7 +237,7 @@ fn responses() -> Value {
         "TooLarge": problem("The body is larger than 16 KiB"),
         "Impossible": problem("A value is not possible, or a field is unknown"),
         "TooManyWrongKeys": with("Too many wrong keys from this address; a right one is still welcome", "Retry-After"),
-        "Unavailable": problem("Starting or stopping, or no secret to mint with"),
+        "Unavailable": problem("Starting, draining or stopping, or no secret to mint with"),
     })
 }
 
