@@ -1,8 +1,9 @@
 //! TLS for connections of clients: bytes of the wire in, bytes of messages out, and back (RFC 8656 §3.1, RFC 7443).
 //!
 //! Owns the certificates that handshakes are made with, and the state of each session. A session is a transformer: it
-//! has no socket, and keeps no more than one record of what is on its way through. TLS 1.2 and 1.3 only; no
-//! renegotiation, no early data, no certificates of clients. Never opens a file, never reads more than it was given.
+//! has no socket, and keeps no more of what is on its way through than one record, or one message of the handshake
+//! (64 KiB at most). TLS 1.2 and 1.3 only; no renegotiation, no early data, no certificates of clients. Never opens a
+//! file, never reads more than it was given.
 
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
