@@ -1,6 +1,8 @@
 //! The program as a shell sees it: exit codes, what goes to which stream, what is kept in which file.
 #![expect(clippy::unwrap_used, reason = "a story that cannot go on ends there")]
 
+#[path = "support/pair.rs"]
+mod pair;
 #[path = "support/temp.rs"]
 mod temp;
 
@@ -125,6 +127,47 @@ fn a_file_that_cannot_be_read_is_a_mistake_and_no_reason_to_run_without() {
         "{}",
         err(&absent)
     );
+}
+
+#[test]
+fn a_pair_that_cannot_be_served_is_a_mistake_that_names_its_file() {
+    let authority = pair::Authority::new();
+    let (one, two) = (authority.pair("one", &["a.example"]), authority.pair("two", &["b.example"]));
+    let text = |path: &std::path::Path| format!("{:?}", path.display().to_string());
+    let (cert, key, other) = (text(&one.cert), text(&one.key), text(&two.key));
+    let listen = "listen.tls = [\"127.0.0.1:0\"]\n";
+    for (cert, key, sentence) in [
+        ("\"/nowhere/x.pem\"", &*key, ":3: tls.cert = \"/nowhere/x.pem\": cannot be read: No such file".to_owned()),
+        (&*key, &*key, format!(":3: tls.cert = {key}: holds no certificate; it must be PEM")),
+        (&*cert, &*cert, format!(":4: tls.key = {cert}: holds no private key; it must be PEM")),
+        (&*cert, &*other, format!(":4: tls.key = {other}: does not belong to the certificate in {cert}; ")),
+    ] {
+        let home = Home::with(&format!("{SECRET}{listen}tls.cert = {cert}\ntls.key = {key}\n"));
+        let output = home.runs(&["check"]);
+        assert_eq!((code(&output), out(&output)), (2, String::new()));
+        assert!(err(&output).contains(&sentence), "{sentence}\n{}", err(&output));
+        let output = home.runs(&["serve"]);
+        assert_eq!(code(&output), 2, "{}", err(&output));
+        assert!(err(&output).contains(&sentence), "{sentence}\n{}", err(&output));
+        // A backend that mints beside the server needs no certificate.
+        assert_eq!(code(&home.runs(&["credential"])), 0);
+    }
+}
+
+#[test]
+fn check_warns_of_a_certificate_that_has_ended() {
+    let authority = pair::Authority::new();
+    let files = authority.pair("one", &["a.example"]);
+    let home = Home::with(&format!("{SECRET}[tls]\n{}", files.lines()));
+    let output = home.runs(&["check"]);
+    assert_eq!((code(&output), err(&output)), (0, String::new()));
+    assert!(out(&output).contains("5349?transport=tcp"), "{}", out(&output));
+    let (cert, key) = authority.vouch(&["a.example"], 2020);
+    files.write(&cert, &key);
+    let output = home.runs(&["check"]);
+    assert_eq!(code(&output), 0);
+    let ended = "the certificate has ended at 2020-12-31T00:00:00Z, and clients refuse it; renew it";
+    assert!(err(&output).contains(ended), "{}", err(&output));
 }
 
 #[test]

@@ -4,6 +4,8 @@
 
 #[path = "interop/coturn.rs"]
 mod coturn;
+#[path = "support/pair.rs"]
+mod pair;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/skip.rs"]

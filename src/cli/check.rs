@@ -17,7 +17,11 @@ pub(super) struct CheckArgs {
 
 /// Reads everything a server would read, and opens nothing.
 pub(super) fn run(config: Option<PathBuf>, args: &CheckArgs) -> Result<(), Failure> {
-    let read = Settings::read(config).and_then(|mut settings| settings.certificates().map(|()| settings));
+    let read = Settings::read(config).and_then(|mut settings| {
+        let endings = settings.endings(&settings.certificates()?);
+        settings.loaded.warnings.extend(endings);
+        Ok(settings)
+    });
     let settings = match read {
         Ok(settings) => settings,
         Err(Failure::Mistakes(mistakes)) if args.json => {

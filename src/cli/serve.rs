@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 /// Runs a server until a signal ends it.
 pub(super) fn run(config: Option<PathBuf>) -> Result<(), Failure> {
     let settings = Settings::read(config)?;
+    // The supervisor reads them again; from here a mistake has its line.
+    drop(settings.certificates()?);
     let kept = Kept::beside(&settings)?;
     let secrets =
         if settings.has_credentials() { settings.secrets() } else { kept.secret.clone().into_iter().collect() };

@@ -5,6 +5,7 @@ use super::{Failure, host, unix_now};
 use crate::config::{self, Config, Host, Loaded, Mistake, RelayFrom, Source};
 use crate::control::certificates::{self, Ending};
 use crate::control::watch;
+use crate::net::tls::Pair;
 use crate::time::UnixSeconds;
 use crate::turn::credential::Secret;
 use crate::turn::policy::Policy;
@@ -56,21 +57,24 @@ impl Settings {
         }
     }
 
-    /// Reads the certificates too: what is wrong with them, and what of them will soon be.
-    pub(super) fn certificates(&mut self) -> Result<(), Failure> {
+    /// Reads the certificates and their keys: what a server needs, and nobody who mints.
+    pub(super) fn certificates(&self) -> Result<Vec<Pair>, Failure> {
         let pairs = certificates::read(&self.loaded.config.tls);
-        let pairs = pairs.map_err(|error| Failure::from(vec![self.loaded.locate(error.mistake())]))?;
-        for (path, pair) in self.loaded.config.tls.cert.0.iter().zip(&pairs) {
+        pairs.map_err(|error| vec![self.loaded.locate(error.mistake())].into())
+    }
+
+    /// What is to be said of the ends of these certificates.
+    pub(super) fn endings(&self, pairs: &[Pair]) -> Vec<Mistake> {
+        let ending = |(path, pair): (&PathBuf, &Pair)| {
             let end = UnixSeconds(pair.not_after());
-            let message = match Ending::of(pair, unix_now()) {
-                Some(Ending::Past) => format!("the certificate has ended at {end}, and clients refuse it"),
-                Some(Ending::Near) => format!("the certificate ends soon, at {end}"),
-                None => continue,
+            let message = match Ending::of(pair, unix_now())? {
+                Ending::Past => format!("the certificate has ended at {end}, and clients refuse it"),
+                Ending::Near => format!("the certificate ends soon, at {end}"),
             };
             let warning = Mistake::new(Source::Default, "tls.cert", message).hint("renew it");
-            self.loaded.warnings.push(self.loaded.locate(warning.given(format!("{:?}", path.display().to_string()))));
-        }
-        Ok(())
+            Some(self.loaded.locate(warning.given(format!("{:?}", path.display().to_string()))))
+        };
+        self.loaded.config.tls.cert.0.iter().zip(pairs).filter_map(ending).collect()
     }
 
     pub(super) fn config(&self) -> &Config {

@@ -126,7 +126,7 @@ keys! {
         udp: Listeners = r#"["0.0.0.0:3478", "[::]:3478"]"#,
         /// STUN and TURN over TCP, for networks that block UDP.
         tcp: Listeners = r#"["0.0.0.0:3478", "[::]:3478"]"#,
-        /// The same under TLS; left out, it is ["0.0.0.0:5349", "[::]:5349"] as soon as tls.cert is set.
+        /// The same under TLS; left out, it is port 5349 of every address as soon as tls.cert is set.
         tls: Listeners = "[]",
         /// Whether addresses may be bound that no interface has yet: listeners, relay addresses and HTTP.
         freebind: bool = "false",

@@ -282,9 +282,10 @@ impl Server {
         let mut config = loaded.config.clone();
         let needs_restart = keep_what_needs_a_restart(&self.config, &mut config);
         let kept = Kept { file: secrets_of(&config)?, ..self.kept.clone() };
-        let certificates = Fresh::read(&config.tls).map_err(ServeError::Certificate)?;
         let policy = kept.policy(&config, &self.host, &self.nonce_key);
         let locate = |mistakes: Vec<Mistake>| mistakes.into_iter().map(|mistake| loaded.locate(mistake)).collect();
+        let certificates = Fresh::read(&config.tls);
+        let certificates = certificates.map_err(|error| ServeError::Mistakes(locate(error.mistake().into())))?;
         let policy = policy.map_err(|mistakes| ServeError::Mistakes(locate(mistakes)))?;
         loaded.warnings.iter().for_each(|warning| tracing::warn!(%warning, "configuration"));
         Ok(Next { config, kept, certificates, policy, needs_restart })

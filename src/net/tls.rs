@@ -1,8 +1,9 @@
 //! TLS for connections of clients: bytes of the wire in, bytes of messages out, and back (RFC 8656 §3.1, RFC 7443).
 //!
 //! Owns the certificates that handshakes are made with, and the state of each session. A session is a transformer: it
-//! has no socket, and keeps no more than one record of what is on its way through. TLS 1.2 and 1.3 only; no
-//! renegotiation, no early data, no certificates of clients. Never opens a file, never reads more than it was given.
+//! has no socket, and keeps no more of what is on its way through than one record, or one message of the handshake
+//! (64 KiB at most). TLS 1.2 and 1.3 only; no renegotiation, no early data, no certificates of clients. Never opens a
+//! file, never reads more than it was given.
 
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
@@ -385,5 +386,200 @@ impl Session {
     pub fn close(&mut self, wire: &mut Vec<u8>) {
         self.0.send_close_notify();
         self.take_output(wire);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    fn pem(names: &[&str]) -> (String, String) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_after = date_time_ymd(2033, 5, 18);
+        let key = KeyPair::generate().unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    fn pair(names: &[&str]) -> Pair {
+        let (cert, key) = pem(names);
+        Pair::from_pem(cert.as_bytes(), key.as_bytes()).unwrap()
+    }
+
+    fn served(names: &[&str]) -> Certificates {
+        Certificates::new(vec![pair(names)], MinVersion::Tls12).unwrap()
+    }
+
+    fn client(of: &Certificates, name: &str, alpn: &[&str]) -> ClientConnection {
+        let mut roots = RootCertStore::empty();
+        of.pairs().iter().for_each(|pair| roots.add(pair.chain()[0].clone()).unwrap());
+        let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+        let mut config = config.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        ClientConnection::new(Arc::new(config), ServerName::try_from(name.to_owned()).unwrap()).unwrap()
+    }
+
+    /// Carries bytes both ways until neither side has any; what the server heard, and how it ended.
+    fn talk(server: &mut Session, client: &mut ClientConnection) -> (Vec<u8>, Option<Over>) {
+        let (mut heard, mut clear) = (Vec::new(), vec![0; CLEAR_ROOM]);
+        loop {
+            let (mut up, mut down) = (Vec::new(), Vec::new());
+            while client.wants_write() {
+                client.write_tls(&mut up).unwrap();
+            }
+            for piece in up.chunks(WIRE_ROOM) {
+                let received = server.receive(piece, &mut clear);
+                heard.extend_from_slice(&clear[..received.len]);
+                if received.over.is_some() {
+                    return (heard, received.over);
+                }
+            }
+            server.take_output(&mut down);
+            let mut down = down.as_slice();
+            while !down.is_empty() {
+                client.read_tls(&mut down).unwrap();
+                client.process_new_packets().unwrap();
+            }
+            if !client.wants_write() {
+                return (heard, None);
+            }
+        }
+    }
+
+    #[test]
+    fn what_goes_in_clear_comes_out_clear_whatever_its_length() {
+        let certificates = served(&["a.example"]);
+        let (mut server, mut client) = (certificates.session().unwrap(), client(&certificates, "a.example", &[]));
+        assert!(server.is_handshaking());
+        talk(&mut server, &mut client);
+        assert!(!server.is_handshaking());
+        for len in [1, RECORD - 1, RECORD, RECORD + 1, 3 * RECORD] {
+            client.writer().write_all(&vec![7; len]).unwrap();
+            let (heard, over) = talk(&mut server, &mut client);
+            assert_eq!((heard, over.is_none()), (vec![7; len], true));
+            let mut wire = Vec::new();
+            server.send(&vec![9; len], &mut wire).unwrap();
+            let (mut wire, mut back) = (wire.as_slice(), Vec::new());
+            while !wire.is_empty() {
+                client.read_tls(&mut wire).unwrap();
+                client.process_new_packets().unwrap();
+                let _no_more_now = client.reader().read_to_end(&mut back);
+            }
+            assert_eq!(back, vec![9; len]);
+        }
+        client.send_close_notify();
+        assert!(matches!(talk(&mut server, &mut client), (_, Some(Over::Closed))));
+    }
+
+    #[test]
+    fn all_that_one_read_can_bring_fits_behind_a_record_that_lay_half_inside() {
+        let certificates = served(&["a.example"]);
+        let (mut server, mut client) = (certificates.session().unwrap(), client(&certificates, "a.example", &[]));
+        talk(&mut server, &mut client);
+        client.set_buffer_limit(None);
+        client.writer().write_all(&[7; 16 * RECORD]).unwrap();
+        let mut wire = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut wire).unwrap();
+        }
+        let (mut total, mut clear) = (0, vec![0; CLEAR_ROOM]);
+        // The worst cut: all but one byte of a record is inside when a full read comes.
+        let (first, rest) = wire.split_at(RECORD + 21);
+        for piece in core::iter::once(first).chain(rest.chunks(WIRE_ROOM)) {
+            let received = server.receive(piece, &mut clear);
+            assert!(received.over.is_none(), "{received:?}");
+            total += received.len;
+        }
+        assert_eq!(total, 16 * RECORD);
+    }
+
+    #[test]
+    fn a_byte_at_a_time_is_as_good_as_all_at_once_and_garbage_is_an_error() {
+        let certificates = served(&["a.example"]);
+        let (mut server, mut client) = (certificates.session().unwrap(), client(&certificates, "a.example", &[]));
+        let (mut hello, mut clear) = (Vec::new(), vec![0; CLEAR_ROOM]);
+        client.write_tls(&mut hello).unwrap();
+        let mut answer = Vec::new();
+        for byte in &hello {
+            assert!(answer.is_empty());
+            assert!(server.receive(&[*byte], &mut clear).over.is_none());
+            server.take_output(&mut answer);
+        }
+        assert!(answer.len() > 100, "the server's flight comes with the last byte");
+        let mut server = certificates.session().unwrap();
+        assert!(matches!(server.receive(b"GET / HTTP/1.1\r\n\r\n", &mut clear).over, Some(Over::Failed(_))));
+        let mut alert = Vec::new();
+        server.take_output(&mut alert);
+        server.close(&mut alert);
+        assert_eq!((alert.len(), alert[0]), (7, 21), "one alert and no goodbye after it");
+    }
+
+    #[test]
+    fn alpn_knows_turn_and_discovery_and_nothing_else() {
+        let certificates = served(&["a.example"]);
+        for (offer, is_taken) in [
+            (&[][..], true),
+            (&["stun.turn"], true),
+            (&["stun.nat-discovery"], true),
+            (&["http/1.1", "stun.turn"], true),
+            (&["h2", "http/1.1"], false),
+        ] {
+            let (mut server, mut client) = (certificates.session().unwrap(), client(&certificates, "a.example", offer));
+            let (_, over) = talk(&mut server, &mut client);
+            assert_eq!(over.is_none(), is_taken, "{offer:?}: {over:?}");
+            assert!(is_taken || matches!(over, Some(Over::Failed(Error::NoApplicationProtocol))));
+        }
+    }
+
+    #[test]
+    fn a_pair_is_found_by_name_and_the_first_is_for_everybody_else() {
+        let one = pair(&["a.example", "*.B.example", "192.0.2.1"]);
+        for name in ["a.example", "x.b.example"] {
+            assert!(one.is_for(name), "{name}");
+        }
+        for name in ["b.example", "x.y.b.example", "xa.example", "", ".b.example.", "192.0.2.1"] {
+            assert!(!one.is_for(name), "{name}");
+        }
+        assert_eq!((one.name(), one.not_after()), (Some("a.example"), 1_999_987_200));
+        assert_eq!((one.algorithm(), one.chain().len()), (Algorithm::Ecdsa, 1));
+        assert!(matches!(one.key(), PrivateKeyDer::Pkcs8(_)));
+    }
+
+    #[test]
+    fn an_open_session_outlives_its_certificate_and_a_new_one_sees_the_next() {
+        let certificates = served(&["a.example"]);
+        let (mut old, mut caller) = (certificates.session().unwrap(), client(&certificates, "a.example", &[]));
+        talk(&mut old, &mut caller);
+        certificates.replace(vec![pair(&["b.example"])], MinVersion::Tls13).unwrap();
+        caller.writer().write_all(b"still here").unwrap();
+        assert_eq!(talk(&mut old, &mut caller).0, b"still here");
+        let (mut new, mut caller) = (certificates.session().unwrap(), client(&certificates, "b.example", &[]));
+        talk(&mut new, &mut caller);
+        assert!(!new.is_handshaking() && certificates.pairs()[0].name() == Some("b.example"));
+        assert_eq!(certificates.replace(Vec::new(), MinVersion::Tls12), Err(CertificatesError::NoPair));
+    }
+
+    #[test]
+    fn what_is_no_pair_is_said_in_a_word() {
+        let ((cert, key), (_, other)) = (pem(&["a.example"]), pem(&["b.example"]));
+        let refused = |cert: &str, key: &str| Pair::from_pem(cert.as_bytes(), key.as_bytes()).unwrap_err();
+        assert_eq!(refused(&cert, &other), PairError::Mismatch);
+        assert_eq!(refused("", &key), PairError::NoCertificate);
+        assert_eq!(refused(&key, &key), PairError::NoCertificate);
+        assert_eq!(refused(&cert, &cert), PairError::NoKey);
+        let locked = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        assert_eq!(refused(&cert, locked), PairError::EncryptedKey);
+        let cut = cert.replace("-----END", "-----DNE");
+        assert!(matches!(refused(&cut, &key), PairError::BadCertificate(_)));
+        let empty = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(matches!(refused(empty, &key), PairError::BadCertificate(_)));
+        let empty = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        assert!(matches!(refused(&cert, empty), PairError::BadKey(_)));
+        // Certificate and key in one file, as some programs want them.
+        let both = cert + &key;
+        assert!(Pair::from_pem(both.as_bytes(), both.as_bytes()).is_ok());
     }
 }

@@ -13,6 +13,7 @@ use crate::net::tls::{self, Over, Session};
 use crate::time::{Duration, Instant, seconds};
 use crate::turn::FiveTuple;
 use crate::wire::packet::MAX_MESSAGE;
+use crate::wire::stream::{self, Frame};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
@@ -25,6 +26,8 @@ pub(super) const MAX_UNREAD: usize = 128 << 10;
 const MAX_UNSENT: usize = 384 << 10;
 /// Without an allocation, time from one whole message to the next, or to the first.
 const IDLE: Duration = seconds(60);
+/// Bytes encrypted ahead of what the client takes: a record makes a message of four bytes eight times as long.
+const ENCRYPTED: usize = 64 << 10;
 /// From the accept to the end of the TLS handshake.
 const HANDSHAKE: Duration = seconds(10); // some ten round trips of a bad mobile network
 /// Reads of one connection before the others get their turn.
@@ -99,7 +102,7 @@ pub(super) struct Accepted {
 #[derive(Debug)]
 struct Secure {
     session: Session,
-    /// What is to be encrypted as soon as the wire is free: in large records, and late.
+    /// Whole messages that are to be encrypted as soon as the wire is free.
     clear: Vec<u8>,
     /// Whether the client has sent anything: one that only connects has not failed at TLS.
     has_begun: bool,
@@ -466,8 +469,7 @@ impl Conn {
         release(&mut self.unsent);
         self.sent = 0;
         let Some(tls) = self.tls.as_mut().filter(|tls| !tls.clear.is_empty()) else { return Ok(false) };
-        tls.session.send(&tls.clear, &mut self.unsent).map_err(|_| End::Gone)?;
-        release(&mut tls.clear);
+        tls.encrypt(&mut self.unsent)?;
         Ok(!self.unsent.is_empty())
     }
 
@@ -488,6 +490,29 @@ impl Conn {
     }
 }
 
+impl Secure {
+    /// Encrypts what waits, as far as [`ENCRYPTED`] permits. Each message has a record of its own: there are clients,
+    /// coturn's among them, that take one for the other.
+    fn encrypt(&mut self, wire: &mut Vec<u8>) -> Result<(), End> {
+        let mut rest = self.clear.as_slice();
+        while !rest.is_empty() && wire.len() < ENCRYPTED {
+            let len = match stream::next(rest) {
+                Frame::Whole { next, .. } => next.min(rest.len()),
+                Frame::Partial { .. } | Frame::Noise => rest.len(),
+            };
+            let (message, after) = rest.split_at(len);
+            self.session.send(message, wire).map_err(|_| End::Gone)?;
+            rest = after;
+        }
+        let done = self.clear.len() - rest.len();
+        self.clear.drain(..done);
+        if self.clear.is_empty() {
+            release(&mut self.clear);
+        }
+        Ok(())
+    }
+}
+
 /// Empties a buffer, and gives its memory back when it is much.
 fn release(buffer: &mut Vec<u8>) {
     buffer.clear();
@@ -503,3 +528,210 @@ const KEPT: usize = 4096;
 pub(super) const READ_ROOM: usize = MAX_MESSAGE + (64 << 10);
 const _: () =
     assert!(READ_ROOM - MAX_MESSAGE >= tls::CLEAR_ROOM, "what one read decrypts fits behind a partial message");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::tls::{Certificates, MinVersion, Pair};
+    use crate::turn::tally::Transport;
+    use crate::worker::ledger::Ledger;
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::sync::Arc;
+
+    const START: Instant = Instant(0);
+
+    /// A worker's connections, one of them, and the other end of it.
+    struct World {
+        conns: Conns,
+        poll: Poll,
+        id: ConnId,
+        tuple: FiveTuple,
+        stream: TcpStream,
+        client: ClientConnection,
+        room: Vec<u8>,
+    }
+
+    impl World {
+        fn new(is_secure: bool) -> Self {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let cert = rcgen::CertificateParams::new(vec!["a.example".into()]).unwrap().self_signed(&key).unwrap();
+            let pair = Pair::from_pem(cert.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+            let certificates = Certificates::new(vec![pair], MinVersion::Tls12).unwrap();
+            let mut roots = RootCertStore::empty();
+            roots.add(cert.der().clone()).unwrap();
+            let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+            let config = config.with_safe_default_protocol_versions().unwrap();
+            let config = config.with_root_certificates(roots).with_no_client_auth();
+            let name = ServerName::try_from("a.example").unwrap();
+            let client = ClientConnection::new(Arc::new(config), name).unwrap();
+
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let other = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            other.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let (stream, from) = listener.accept().unwrap();
+            stream.set_nonblocking(true).unwrap();
+            let transport = if is_secure { Transport::Tls } else { Transport::Tcp };
+            let tuple = FiveTuple { transport, client: from, server: listener.local_addr().unwrap() };
+            let admission = Arc::new(Ledger::new(&[], 50_000..=50_001, 100, 0)).connect(from.ip(), 1).unwrap();
+            let session = is_secure.then(|| certificates.session().unwrap());
+            let (mut conns, poll) = (Conns::default(), Poll::new().unwrap());
+            let accepted = Accepted { stream, tuple, session, admission };
+            let id = conns.add(&poll, |_| 0, accepted, START).unwrap();
+            Self { conns, poll, id, tuple, stream: other, client, room: vec![0; READ_ROOM] }
+        }
+
+        fn shakes_hands(&mut self) {
+            while self.client.is_handshaking() || self.client.wants_write() || self.is_handshaking() {
+                while self.client.wants_write() {
+                    self.client.write_tls(&mut self.stream).unwrap();
+                }
+                while self.conns.read(self.id, &mut self.room).unwrap().is_none() {
+                    std::thread::yield_now();
+                }
+                self.conns.write(&self.poll, |_| 0, self.id).unwrap();
+                if self.client.is_handshaking() {
+                    self.client.read_tls(&mut self.stream).unwrap();
+                    self.client.process_new_packets().unwrap();
+                }
+            }
+        }
+
+        fn is_handshaking(&self) -> bool {
+            self.conns.get(self.id).unwrap().tls.as_ref().unwrap().session.is_handshaking()
+        }
+
+        fn overdue(&mut self, at: Duration) -> Option<End> {
+            self.conns.overdue(START + at).first().map(|(_, end)| *end)
+        }
+
+        fn waiting(&self) -> usize {
+            self.conns.get(self.id).unwrap().waiting()
+        }
+
+        /// Queues messages like this one, and writes after each, until data is refused.
+        fn floods(&mut self, message: &[u8]) {
+            while self.conns.queue(self.id.index, &self.tuple, message, true).unwrap() {
+                self.conns.write(&self.poll, |_| 0, self.id).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_handshake_has_ten_seconds_however_slowly_its_bytes_come() {
+        let mut w = World::new(true);
+        assert_eq!(w.conns.deadline(), Some(START + HANDSHAKE));
+        let mut hello = Vec::new();
+        w.client.write_tls(&mut hello).unwrap();
+        for (second, byte) in hello.iter().enumerate().take(9) {
+            w.stream.write_all(&[*byte]).unwrap();
+            let received = loop {
+                match w.conns.read(w.id, &mut w.room).unwrap() {
+                    Some(received) => break received,
+                    None => std::thread::yield_now(),
+                }
+            };
+            assert_eq!((received.len, received.end), (0, None));
+            w.conns.keep(w.id, &[], false, START + seconds(second as u64));
+            assert_eq!(w.overdue(seconds(second as u64)), None);
+        }
+        assert_eq!(w.overdue(HANDSHAKE), Some(End::HandshakeTimeout));
+    }
+
+    #[test]
+    fn after_the_handshake_the_first_message_has_a_minute_as_without_tls() {
+        let mut w = World::new(true);
+        w.shakes_hands();
+        // Half a record is no message.
+        w.stream.write_all(&[23, 3, 3, 0, 64, 1, 2, 3]).unwrap();
+        while w.conns.read(w.id, &mut w.room).unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        assert_eq!((w.overdue(HANDSHAKE), w.overdue(seconds(59))), (None, None));
+        assert_eq!(w.overdue(IDLE), Some(End::Idle));
+        let mut plain = World::new(false);
+        assert_eq!((plain.conns.deadline(), plain.overdue(HANDSHAKE)), (Some(START + IDLE), None));
+        assert_eq!(plain.overdue(IDLE), Some(End::Idle));
+    }
+
+    #[test]
+    fn an_allocation_takes_the_limit_away_until_it_ends() {
+        let mut w = World::new(true);
+        w.shakes_hands();
+        w.conns.count_allocation(w.id.index, &w.tuple, true, START + seconds(5));
+        assert_eq!(w.overdue(seconds(600)), None);
+        w.conns.count_allocation(w.id.index, &w.tuple, false, START + seconds(700));
+        assert_eq!(w.overdue(seconds(759)), None);
+        assert_eq!(w.overdue(seconds(761)), Some(End::Idle));
+    }
+
+    #[test]
+    fn whoever_does_not_read_loses_data_first_and_the_connection_then() {
+        // Messages of four bytes, and long ones: encryption adds much to the former.
+        for (is_secure, message) in [
+            (true, vec![0x40, 1, 0, 0]),
+            (true, [&[0x40, 1, 4, 0][..], &[7; 1024]].concat()),
+            (false, vec![0x40, 1, 0, 0]),
+        ] {
+            let mut w = World::new(is_secure);
+            if is_secure {
+                w.shakes_hands();
+            }
+            w.floods(&message);
+            let waiting = w.waiting();
+            assert!(waiting <= MAX_UNSENT_DATA && waiting > MAX_UNSENT_DATA - message.len(), "{waiting}");
+            assert_eq!(w.conns.get(w.id).unwrap().interest, Interest::Write, "it may not ask for more");
+            // Answers go on for a while.
+            while w.conns.queue(w.id.index, &w.tuple, &[0; 100], false).is_ok() {
+                w.conns.write(&w.poll, |_| 0, w.id).unwrap();
+            }
+            let waiting = w.waiting();
+            assert!(waiting <= MAX_UNSENT && waiting > MAX_UNSENT - 100, "{waiting}");
+            let conn = w.conns.get(w.id).unwrap();
+            let memory = conn.unsent.capacity() + conn.tls.as_ref().map_or(0, |tls| tls.clear.capacity());
+            assert!(memory <= 3 * MAX_UNSENT, "{memory} bytes of memory for {waiting}");
+        }
+    }
+
+    #[test]
+    fn each_message_has_a_record_of_its_own() {
+        let mut w = World::new(true);
+        w.shakes_hands();
+        for i in 0..3 {
+            assert_eq!(w.conns.queue(w.id.index, &w.tuple, &[0x40, 1, 0, 1, i, 0, 0, 0], true), Ok(true));
+        }
+        w.conns.write(&w.poll, |_| 0, w.id).unwrap();
+        let mut wire = Vec::new();
+        while wire.windows(3).filter(|head| **head == [23, 3, 3]).count() < 4 {
+            let mut room = [0; 4096];
+            let count = w.stream.read(&mut room).unwrap();
+            assert!(count > 0);
+            wire.extend_from_slice(&room[..count]);
+        }
+        let mut records = Vec::new();
+        let mut rest = wire.as_slice();
+        while let [kind, _, _, l0, l1, after @ ..] = rest {
+            let len = usize::from(u16::from_be_bytes([*l0, *l1]));
+            records.push((*kind, len));
+            rest = &after[len..];
+        }
+        // The ticket comes first; 8 bytes, their kind and a tag of 16 make 25.
+        assert_eq!(records[records.len() - 3..], [(23, 25); 3], "{records:?}");
+    }
+
+    #[test]
+    fn an_empty_connection_keeps_no_buffers() {
+        let mut w = World::new(true);
+        w.shakes_hands();
+        w.conns.queue(w.id.index, &w.tuple, &[0; 100_000], true).unwrap();
+        while w.waiting() > 0 {
+            w.conns.write(&w.poll, |_| 0, w.id).unwrap();
+            let _count = w.stream.read(&mut w.room).unwrap();
+        }
+        w.conns.write(&w.poll, |_| 0, w.id).unwrap();
+        let conn = w.conns.get(w.id).unwrap();
+        assert!(conn.unsent.capacity() <= KEPT && conn.tls.as_ref().unwrap().clear.capacity() <= KEPT);
+        assert_eq!(conn.interest, Interest::Read);
+    }
+}

@@ -1,5 +1,6 @@
 //! coturn's own client, peer and STUN client; and coturn itself, which must take our credentials.
 
+use crate::pair::Authority;
 use crate::server::{SECRET, Server, Setup, free_port, until};
 use crate::skip::has;
 use crate::temp::TempDir;
@@ -38,7 +39,10 @@ fn run(program: &str, arguments: &[&str]) -> String {
 
 fn opened(ip: IpAddr) -> Server {
     let allow = if ip.is_ipv4() { "127.0.0.0/8" } else { "::1/128" };
-    Server::start_with(&Setup { listen: vec![ip], relay: vec![ip], allow: vec![allow], ..Setup::default() })
+    // These clients speak TLS with any certificate, whatever they are told to believe.
+    let authority = Authority::new();
+    let tls = authority.pair("server", &["turn.example.org"]).lines();
+    Server::start_with(&Setup { listen: vec![ip], relay: vec![ip], allow: vec![allow], tls, ..Setup::default() })
 }
 
 /// Runs `turnutils_uclient` with fifty clients of twenty messages each and expects every one back.
@@ -53,7 +57,8 @@ fn every_message_comes_back(ip: IpAddr, options: &[&str], credential: &[&str]) {
     let _turn = lane.lock().unwrap_or_else(PoisonError::into_inner);
     let server = opened(ip);
     let peer_port = free_port().to_string();
-    let (ip, port) = (ip.to_string(), server.port.to_string());
+    let port = if options.contains(&"-S") { server.tls_port() } else { server.port };
+    let (ip, port) = (ip.to_string(), port.to_string());
     let _peer = in_background("turnutils_peer", &["-L", &ip, "-p", &peer_port]);
     let common = ["-m", "50", "-n", "20", "-e", &ip, "-r", &peer_port, "-p", &port];
     let arguments = [options, credential, &common, &[&ip]].concat();
@@ -115,6 +120,21 @@ fn channels_over_ipv6_udp_lose_nothing() {
 #[test]
 fn send_indications_over_ipv6_tcp_lose_nothing() {
     every_message_comes_back(V6, &["-t", "-x", "-s", "-c"], MINTED);
+}
+
+#[test]
+fn channels_under_tls_lose_nothing() {
+    every_message_comes_back(V4, &["-t", "-S", "-c"], STATIC);
+}
+
+#[test]
+fn send_indications_under_tls_lose_nothing() {
+    every_message_comes_back(V4, &["-t", "-S", "-s", "-c"], MINTED);
+}
+
+#[test]
+fn clients_call_each_other_under_tls_over_ipv6() {
+    every_message_comes_back(V6, &["-y", "-t", "-S", "-x", "-c"], MINTED);
 }
 
 #[test]
