@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a story that cannot go on ends there")]
 
 use std::net::IpAddr;
-use turnserver::config::{self, Config, Host, Listen, Loaded, Mistake, Source};
+use turnserver::config::{self, Config, Host, Loaded, Mistake, Source};
 use turnserver::time::seconds;
 use turnserver::turn::credential::Secret;
 use turnserver::turn::peers::RelayAddress;
