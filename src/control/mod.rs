@@ -145,6 +145,7 @@ async fn run(start: Start) -> Result<(), ServeError> {
         listeners: config.listen.all(),
         workers: config.data_plane.workers as usize,
         policy: Arc::new(policy.clone()),
+        dtls: None,
     };
     let handle = Arc::new(worker::start(setup).map_err(ServeError::Worker)?);
     // From here on the ports are those that are open: port 0 has become a real one.

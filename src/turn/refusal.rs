@@ -152,11 +152,15 @@ pub enum Dropped {
     SlowClient,
     /// The answer did not fit.
     Overflow,
+    /// A DTLS record that belongs to no association, or that is not its client's.
+    Dtls,
+    /// A DTLS client beyond the handshakes that one worker has in hand.
+    HalfOpen,
 }
 
 impl Dropped {
     /// Every value, in the order of the metrics.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Noise,
         Self::Malformed,
         Self::ClassicStun,
@@ -178,6 +182,8 @@ impl Dropped {
         Self::SendFailed,
         Self::SlowClient,
         Self::Overflow,
+        Self::Dtls,
+        Self::HalfOpen,
     ];
 
     /// The metric label.
@@ -204,6 +210,8 @@ impl Dropped {
             Self::SendFailed => "send_failed",
             Self::SlowClient => "slow_client",
             Self::Overflow => "overflow",
+            Self::Dtls => "dtls",
+            Self::HalfOpen => "half_open",
         }
     }
 }
@@ -215,7 +223,7 @@ pub enum Ended {
     Released,
     /// Not refreshed in time.
     Expired,
-    /// The client's TCP connection closed.
+    /// The client's connection closed, or its DTLS association.
     Disconnected,
     /// The running policy no longer permits it.
     Revoked,

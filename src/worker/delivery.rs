@@ -24,6 +24,7 @@ impl Worker {
                 let source = is_wildcard.then(|| path.tuple.server.ip());
                 self.outbox.push_to_client(path.link.0, slot, path.tuple.client, source);
             }
+            Verdict::ToClient(path) if path.tuple.transport == Transport::Dtls => self.seal(slot, &path),
             Verdict::ToClient(path) => {
                 let bytes = self.slots.get(slot).map(Packet::data).unwrap_or_default();
                 match self.conns.queue(path.link.0, &path.tuple, bytes, is_data) {

@@ -6,6 +6,7 @@ use super::{SLOTS, Worker};
 use crate::net::poll::Interest;
 use crate::net::udp;
 use crate::turn::refusal::Ended;
+use crate::turn::tally::Transport;
 use crate::turn::{Bind, BindError, Bound, Effect, Input, Path, RelayId, Session, Verdict};
 use std::os::fd::AsFd;
 
@@ -91,6 +92,8 @@ impl Worker {
         let Path { tuple, link } = session.path;
         if tuple.transport.is_stream() {
             self.conns.count_allocation(link.0, &tuple, began, self.now.mono);
+        } else if tuple.transport == Transport::Dtls {
+            self.associations.count_allocation(link.0, &tuple, began, self.now.mono);
         }
     }
 }

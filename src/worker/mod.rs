@@ -5,24 +5,28 @@
 //! received in until they leave. Never async, never HTTP, never a configuration file: it gets values.
 #![forbid(unsafe_code)]
 
+mod associations;
 mod conns;
 mod datagrams;
 mod delivery;
 mod effects;
 mod ledger;
 mod mailbox;
+mod records;
 mod sockets;
 mod streams;
 
+use crate::net::dtls;
 use crate::net::poll::{Events, Interest, Poll};
 use crate::net::udp::Batch;
 use crate::net::{self, clock};
 use crate::time::{Instant, Now};
 use crate::turn::policy::Policy;
 use crate::turn::tally::{Tally, Transport};
-use crate::turn::{Effect, Input, Server, Verdict};
+use crate::turn::{Effect, FiveTuple, Input, Server, Verdict};
 use crate::wire::Packet;
 use crate::wire::packet::SLOT;
+use associations::Associations;
 use conns::{ConnId, Conns, READ_ROOM};
 use ledger::Ledger;
 use mailbox::{Command, Mailbox};
@@ -56,6 +60,8 @@ pub struct Setup {
     pub workers: usize,
     /// The rules to begin with.
     pub policy: Arc<Policy>,
+    /// What DTLS listeners need.
+    pub dtls: Option<Arc<dtls::Shared>>,
 }
 
 /// The running workers, as the control side holds them.
@@ -90,6 +96,12 @@ pub fn start(setup: Setup) -> Result<Handle, StartError> {
             "few open files are permitted: raise LimitNOFILE (ulimit -Hn), one is needed a call"
         );
     }
+    if let Some(&(transport, address)) = setup.listeners.iter().find(|(transport, _)| *transport == Transport::Dtls)
+        && setup.dtls.is_none()
+    {
+        let source = io::Error::other("DTLS needs a certificate");
+        return Err(StartError::Listen { transport, address, source });
+    }
     let shares = sockets::open(&setup.listeners, count)?;
     let listeners = shares.first().map(sockets::Share::addresses).unwrap_or_default();
     let relay_ports = setup.policy.peers.relay_ports();
@@ -98,7 +110,7 @@ pub fn start(setup: Setup) -> Result<Handle, StartError> {
     let ledger = Arc::new(Ledger::new(&setup.policy.relays, relay_ports, files, u64::from_ne_bytes(seed)));
     let mut handle = Handle { workers: Vec::new(), tallies: Vec::new(), ledger, listeners };
     for (number, share) in shares.into_iter().enumerate() {
-        if let Err(error) = handle.add(number, share, &setup.policy) {
+        if let Err(error) = handle.add(number, share, &setup) {
             handle.stop();
             return Err(error);
         }
@@ -151,13 +163,13 @@ impl Handle {
         }
     }
 
-    fn add(&mut self, number: usize, share: sockets::Share, policy: &Arc<Policy>) -> Result<(), StartError> {
+    fn add(&mut self, number: usize, share: sockets::Share, setup: &Setup) -> Result<(), StartError> {
         let mailbox = Arc::new(Mailbox::new().map_err(StartError::System)?);
         let tally = Arc::new(Tally::default());
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| StartError::System(io::Error::other(error)))?;
         let worker =
-            Worker::new(number, share, policy, &tally, &mailbox, &self.ledger, seed).map_err(StartError::System)?;
+            Worker::new(number, share, setup, &tally, &mailbox, &self.ledger, seed).map_err(StartError::System)?;
         let thread = std::thread::Builder::new().name(format!("worker-{number}"));
         let thread = thread.spawn(move || worker.run()).map_err(StartError::System)?;
         self.tallies.push(tally);
@@ -179,6 +191,8 @@ struct Worker {
     tcp: Vec<TcpListener>,
     relays: Relays,
     conns: Conns,
+    dtls: Option<Arc<dtls::Shared>>,
+    associations: Associations,
     /// Headers of what is received; what they say of a datagram is read while others of its batch are being handled.
     inbound: Batch,
     /// Headers of what is sent, which may happen in the middle of a received batch.
@@ -192,6 +206,12 @@ struct Worker {
     room: Box<[u8]>,
     /// Connections to be closed once nobody is in the middle of them.
     broken: Vec<ConnId>,
+    /// Where DTLS engines put what they have to say.
+    engine_room: Box<[u8]>,
+    /// Slots with messages that one DTLS datagram brought.
+    messages: Vec<usize>,
+    /// Associations whose engine failed, to be ended once nobody is in the middle of them.
+    lost: Vec<(u32, FiveTuple)>,
     now: Now,
     /// Bytes drawn from the server's bandwidth and not spent.
     drawn: u64,
@@ -201,13 +221,14 @@ impl Worker {
     fn new(
         number: usize,
         share: sockets::Share,
-        policy: &Arc<Policy>,
+        setup: &Setup,
         tally: &Arc<Tally>,
         mailbox: &Arc<Mailbox>,
         ledger: &Arc<Ledger>,
         seed: [u8; 32],
     ) -> io::Result<Self> {
         let now = clock::now();
+        let policy = &setup.policy;
         let poll = Poll::new()?;
         poll.add(mailbox.as_fd(), Token::Mailbox.into(), Interest::Read)?;
         for (at, listener) in share.udp.iter().enumerate() {
@@ -228,6 +249,8 @@ impl Worker {
             tcp: share.tcp,
             relays: Relays::default(),
             conns: Conns::default(),
+            dtls: setup.dtls.clone(),
+            associations: Associations::default(),
             inbound: Batch::new(),
             outbound: Batch::new(),
             slots: (0..SLOTS).map(|_| Packet::new(vec![0; SLOT].into())).collect(),
@@ -236,6 +259,9 @@ impl Worker {
             effects: Vec::new(),
             room: vec![0; READ_ROOM].into(),
             broken: Vec::new(),
+            engine_room: vec![0; dtls::ROOM].into(),
+            messages: Vec::new(),
+            lost: Vec::new(),
             now,
             drawn: 0,
         })
@@ -281,7 +307,8 @@ impl Worker {
 
     fn deadline(&self) -> Option<Instant> {
         let retry = self.tcp.iter().filter_map(|listener| listener.paused_until);
-        retry.chain(self.server.deadline()).chain(self.conns.deadline()).min()
+        let clients = self.conns.deadline().into_iter().chain(self.associations.deadline());
+        retry.chain(self.server.deadline()).chain(clients).min()
     }
 
     /// Asks the core about the packet in `slot` and does what it says. Whether a packet leaves.
@@ -296,13 +323,14 @@ impl Worker {
         matches!(verdict, Verdict::ToPeer { .. } | Verdict::ToClient(_))
     }
 
-    /// What time brings: the end of allocations and of silent connections.
+    /// What time brings: the end of allocations and of silent connections, and a handshake's second try.
     fn tick(&mut self) {
         self.server.tick(self.now, &mut self.effects);
         self.perform_without_packet();
         for id in self.conns.idle(self.now.mono) {
             self.close(id);
         }
+        self.tick_associations();
         for (at, listener) in self.tcp.iter_mut().enumerate() {
             listener.resume(&self.poll, at as u32, self.now.mono);
         }
@@ -320,6 +348,7 @@ impl Worker {
                     self.flush();
                     self.server.end_all(self.now, &mut self.effects);
                     self.perform_without_packet();
+                    self.end_associations();
                     return false;
                 }
             }
