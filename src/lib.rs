@@ -5,7 +5,7 @@
 //! ```text
 //! 4   main  cli  log                               verbs and text for people
 //! 3   control ── mailbox ──▶ worker                tokio, HTTP, stores  |  one OS thread per core, no async
-//! 2   net                                          sockets, epoll, TLS, the clock; the only `unsafe`
+//! 2   net                                          sockets, epoll, TLS, DTLS, the clock; the only `unsafe`
 //! 1   turn   client   config                       the law of relaying, pure: no I/O, no clock, no lock, no log
 //! 0   wire   time                                  bytes, instants
 //! ```
@@ -17,12 +17,14 @@
 //! # Five invariants
 //!
 //! 1. *One in, at most one out.* No input makes two packets and no timer makes any. Amplification is impossible by type,
-//!    and an answer needs no queue: it is written where the request was.
+//!    and an answer needs no queue: it is written where the request was. Under DTLS this holds for messages; the flights
+//!    of a handshake, and their second tries, go only to an address that has proven itself.
 //! 2. *One owner.* All state of an allocation sits in one `Allocation`; an index points at it and decides nothing.
 //! 3. *Derived things decide nothing.* What the shell holds (relay sockets, live bits) follows the core's effects.
 //! 4. *One clock.* Monotonic nanoseconds, handed in as an argument; wall time rides beside it for credentials only.
 //! 5. *Nothing before proof.* An unauthenticated datagram leaves no state: nonces are MACs, budgets are tables of fixed
-//!    size. A TCP connection costs its descriptor and a bounded buffer, counted per network.
+//!    size. A TCP connection costs its descriptor and a bounded buffer, counted per network; a DTLS
+//!    handshake begins behind a cookie.
 //!
 //! # A packet's life
 //!
@@ -39,6 +41,9 @@
 //!
 //! *TCP:* bytes are framed by [`wire::stream`], each message goes through the same door. *TLS:* the same, with a
 //! [`net::tls::Session`] between socket and frames; what leaves is encrypted when the socket has room for it.
+//!
+//! *DTLS:* a hello without a cookie is answered from its bytes alone ([`net::dtls::Shared::hear`]); records go to the
+//! engine of their association, each message through the same door, and its answer is encrypted where it lies.
 
 pub mod client;
 pub mod config;

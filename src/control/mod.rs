@@ -149,6 +149,7 @@ async fn run(start: Start) -> Result<(), ServeError> {
         workers: config.data_plane.workers as usize,
         policy: Arc::new(policy.clone()),
         certificates: certificates.as_ref().map(|kept| Arc::clone(kept.certificates())),
+        dtls: None,
     };
     let in_force = setup.certificates.clone();
     let handle = Arc::new(worker::start(setup).map_err(ServeError::Worker)?);

@@ -4,7 +4,9 @@
 //! Never names `turn`, never decides anything.
 
 pub mod clock;
+pub mod dtls;
 pub mod fds;
+pub mod hello;
 pub mod poll;
 pub mod tcp;
 pub mod tls;

@@ -186,11 +186,15 @@ pub enum Dropped {
     Ttl,
     /// The worker that has the allocation could not take it in time.
     Handover,
+    /// A DTLS record that belongs to no association, or that is not its client's.
+    Dtls,
+    /// A DTLS client beyond the handshakes that one worker has in hand.
+    HalfOpen,
 }
 
 impl Dropped {
     /// Every value, in the order of the metrics.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::Noise,
         Self::Malformed,
         Self::ClassicStun,
@@ -216,6 +220,8 @@ impl Dropped {
         Self::HandshakeTimeout,
         Self::Ttl,
         Self::Handover,
+        Self::Dtls,
+        Self::HalfOpen,
     ];
 
     /// The metric label.
@@ -246,6 +252,8 @@ impl Dropped {
             Self::HandshakeTimeout => "handshake_timeout",
             Self::Ttl => "ttl",
             Self::Handover => "handover",
+            Self::Dtls => "dtls",
+            Self::HalfOpen => "half_open",
         }
     }
 }
@@ -257,7 +265,7 @@ pub enum Ended {
     Released,
     /// Not refreshed in time.
     Expired,
-    /// The client's TCP connection closed.
+    /// The client's connection closed, or its DTLS association.
     Disconnected,
     /// The running policy no longer permits it.
     Revoked,

@@ -1,8 +1,8 @@
-//! Datagrams in: from clients on the listeners, from peers on the relay sockets.
+//! Datagrams in: from clients on the listeners, from peers on the relay sockets. What is DTLS goes on to `records`.
 #![forbid(unsafe_code)]
 
-use super::Worker;
 use super::sockets::{self, RelaySocket};
+use super::{Worker, records};
 use crate::net::udp::{self, BATCH};
 use crate::turn::refusal::Dropped;
 use crate::turn::tally::Transport;
@@ -14,10 +14,12 @@ use std::os::fd::AsFd;
 impl Worker {
     /// One batch from a UDP listener.
     pub(super) fn read_listener(&mut self, at: u32) {
-        self.make_room(BATCH);
         let Some(listener) = self.udp.get(at as usize) else { return };
-        let (bound, is_wildcard) = (listener.address, listener.is_wildcard);
-        let slots = self.slots.get_mut(self.used..).unwrap_or_default();
+        let (transport, bound, is_wildcard) = (listener.transport, listener.address, listener.is_wildcard);
+        let (depth, spare) = if transport == Transport::Dtls { (records::DEPTH, records::SPARE) } else { (BATCH, 0) };
+        self.make_room(depth + spare);
+        let Some(listener) = self.udp.get(at as usize) else { return };
+        let slots = self.slots.get_mut(self.used..self.used + depth).unwrap_or_default();
         // An error here is a leftover of an earlier datagram's fate, or nothing to read after all: epoll tells again.
         let Ok(count) = self.inbound.receive(listener.socket.as_fd(), slots) else { return };
         let first = self.used;
@@ -35,8 +37,12 @@ impl Worker {
             }
             let ip = if is_wildcard { meta.to.unwrap_or_else(|| bound.ip()) } else { bound.ip() };
             let server = SocketAddr::new(ip, bound.port());
-            let tuple = FiveTuple { transport: Transport::Udp, client: meta.from, server };
-            self.client_message(slot, Path { tuple, link: sockets::link(self.place(), at) });
+            let tuple = FiveTuple { transport, client: meta.from, server };
+            if transport == Transport::Dtls {
+                self.read_record(at, slot, tuple);
+            } else {
+                self.client_message(slot, Path { tuple, link: sockets::link(self.place(), at) });
+            }
         }
     }
 

@@ -45,6 +45,10 @@ impl Worker {
             }
             return;
         }
+        if path.tuple.transport == Transport::Dtls {
+            self.seal(slot, &path);
+            return;
+        }
         match self.conns.queue(index, &path.tuple, bytes, is_data) {
             Ok(true) => {}
             Ok(false) => self.tally.count_drop(Dropped::SlowClient),

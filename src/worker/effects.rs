@@ -9,6 +9,7 @@ use crate::net::poll::Interest;
 use crate::net::tcp;
 use crate::turn::peers::Destination;
 use crate::turn::refusal::Ended;
+use crate::turn::tally::Transport;
 use crate::turn::{Bind, BindError, Bound, Effect, Input, Path, RelayId, Session, StreamId, Verdict};
 use crate::wire::stun::Family;
 use std::io;
@@ -176,9 +177,11 @@ impl Worker {
     }
 
     pub(super) fn count_on_conn(&mut self, path: Path, began: bool) {
+        let (_, index) = sockets::link_parts(path.link);
         if path.tuple.transport.is_stream() {
-            let (_, index) = sockets::link_parts(path.link);
             self.conns.count_allocation(index, &path.tuple, began, self.now.mono);
+        } else if path.tuple.transport == Transport::Dtls {
+            self.associations.count_allocation(index, &path.tuple, began, self.now.mono);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! received in until they leave. Never async, never HTTP, never a configuration file: it gets values.
 #![forbid(unsafe_code)]
 
+mod associations;
 mod conns;
 mod datagrams;
 mod delivery;
@@ -13,10 +14,12 @@ mod joins;
 mod ledger;
 mod mailbox;
 mod peers;
+mod records;
 mod sockets;
 mod streams;
 mod transfer;
 
+use crate::net::dtls;
 use crate::net::poll::{Events, Interest, Poll};
 use crate::net::tls::Certificates;
 use crate::net::udp::Batch;
@@ -27,6 +30,7 @@ use crate::turn::tally::{Tally, Transport};
 use crate::turn::{Effect, FiveTuple, Input, Place, Server, StreamId, Verdict};
 use crate::wire::Packet;
 use crate::wire::packet::SLOT;
+use associations::Associations;
 use conns::{ConnId, Conns, READ_ROOM};
 use ledger::Ledger;
 use mailbox::{Command, Mailbox};
@@ -68,6 +72,8 @@ pub struct Setup {
     pub policy: Arc<Policy>,
     /// What handshakes are made with; a TLS listener needs them.
     pub certificates: Option<Arc<Certificates>>,
+    /// What DTLS listeners need.
+    pub dtls: Option<Arc<dtls::Shared>>,
 }
 
 /// The running workers, as the control side holds them.
@@ -103,6 +109,12 @@ pub fn start(setup: Setup) -> Result<Handle, StartError> {
             "few open files are permitted: raise LimitNOFILE (ulimit -Hn), one is needed a call"
         );
     }
+    if let Some(&(transport, address)) = setup.listeners.iter().find(|(transport, _)| *transport == Transport::Dtls)
+        && setup.dtls.is_none()
+    {
+        let source = io::Error::other("DTLS needs a certificate");
+        return Err(StartError::Listen { transport, address, source });
+    }
     let shares = sockets::open(&setup.listeners, setup.certificates.as_ref(), count, setup.freebind)?;
     let listeners = shares.first().map(sockets::Share::addresses).unwrap_or_default();
     let relay_ports = setup.policy.peers.relay_ports();
@@ -113,7 +125,7 @@ pub fn start(setup: Setup) -> Result<Handle, StartError> {
     let mailboxes: Arc<[Arc<Mailbox>]> = mailboxes.map_err(StartError::System)?.into();
     let mut handle = Handle { workers: Vec::new(), tallies: Vec::new(), ledger, listeners };
     for (number, share) in shares.into_iter().enumerate() {
-        if let Err(error) = handle.add(number, share, &setup.policy, &mailboxes) {
+        if let Err(error) = handle.add(number, share, &setup, &mailboxes) {
             handle.stop();
             return Err(error);
         }
@@ -170,7 +182,7 @@ impl Handle {
         &mut self,
         number: usize,
         share: sockets::Share,
-        policy: &Arc<Policy>,
+        setup: &Setup,
         mailboxes: &Arc<[Arc<Mailbox>]>,
     ) -> Result<(), StartError> {
         let mailbox = Arc::clone(&mailboxes[number]);
@@ -178,7 +190,7 @@ impl Handle {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| StartError::System(io::Error::other(error)))?;
         let worker =
-            Worker::new(number, share, policy, &tally, mailboxes, &self.ledger, seed).map_err(StartError::System)?;
+            Worker::new(number, share, setup, &tally, mailboxes, &self.ledger, seed).map_err(StartError::System)?;
         let thread = std::thread::Builder::new().name(format!("worker-{number}"));
         let thread = thread.spawn(move || worker.run()).map_err(StartError::System)?;
         self.tallies.push(tally);
@@ -211,6 +223,8 @@ struct Worker {
     away: BTreeMap<StreamId, u8>,
     /// Clients that come here, because the kernel or they chose so, and whose allocation another worker has.
     routes: HashMap<FiveTuple, u8>,
+    dtls: Option<Arc<dtls::Shared>>,
+    associations: Associations,
     /// Headers of what is received; what they say of a datagram is read while others of its batch are being handled.
     inbound: Batch,
     /// Headers of what is sent, which may happen in the middle of a received batch.
@@ -224,6 +238,12 @@ struct Worker {
     room: Box<[u8]>,
     /// Connections to be closed once nobody is in the middle of them.
     broken: Vec<ConnId>,
+    /// Where DTLS engines put what they have to say.
+    engine_room: Box<[u8]>,
+    /// Slots with messages that one DTLS datagram brought.
+    messages: Vec<usize>,
+    /// Associations whose engine failed, to be ended once nobody is in the middle of them.
+    lost: Vec<(u32, FiveTuple)>,
     now: Now,
     /// Bytes drawn from the server's bandwidth and not spent.
     drawn: u64,
@@ -233,13 +253,14 @@ impl Worker {
     fn new(
         number: usize,
         share: sockets::Share,
-        policy: &Arc<Policy>,
+        setup: &Setup,
         tally: &Arc<Tally>,
         mailboxes: &Arc<[Arc<Mailbox>]>,
         ledger: &Arc<Ledger>,
         seed: [u8; 32],
     ) -> io::Result<Self> {
         let now = clock::now();
+        let policy = &setup.policy;
         let poll = Poll::new()?;
         let mailbox = &mailboxes[number];
         poll.add(mailbox.as_fd(), Token::Mailbox.into(), Interest::Read)?;
@@ -269,6 +290,8 @@ impl Worker {
             accepted: None,
             away: BTreeMap::new(),
             routes: HashMap::new(),
+            dtls: setup.dtls.clone(),
+            associations: Associations::default(),
             inbound: Batch::new(),
             outbound: Batch::new(),
             slots: (0..SLOTS).map(|_| Packet::new(vec![0; SLOT].into())).collect(),
@@ -277,6 +300,9 @@ impl Worker {
             effects: Vec::new(),
             room: vec![0; READ_ROOM].into(),
             broken: Vec::new(),
+            engine_room: vec![0; dtls::ROOM].into(),
+            messages: Vec::new(),
+            lost: Vec::new(),
             now,
             drawn: 0,
         })
@@ -328,8 +354,8 @@ impl Worker {
 
     fn deadline(&self) -> Option<Instant> {
         let retry = self.tcp.iter().filter_map(|listener| listener.paused_until);
-        let peers = self.peers.deadline();
-        retry.chain(self.server.deadline()).chain(self.conns.deadline()).chain(peers).min()
+        let clients = self.conns.deadline().into_iter().chain(self.associations.deadline());
+        retry.chain(self.server.deadline()).chain(clients).chain(self.peers.deadline()).min()
     }
 
     /// Asks the core about the packet in `slot` and does what it says. Whether a packet leaves.
@@ -348,11 +374,12 @@ impl Worker {
         matches!(verdict, Verdict::ToPeer { .. } | Verdict::ToClient(_))
     }
 
-    /// What time brings: the end of allocations and of silent or unfinished connections.
+    /// What time brings: the end of allocations and of silent or unfinished connections, a handshake's second try.
     fn tick(&mut self) {
         self.server.tick(self.now, &mut self.effects);
         self.perform_without_packet();
         self.close_overdue();
+        self.tick_associations();
         self.tick_peers();
         for (at, listener) in self.tcp.iter_mut().enumerate() {
             listener.resume(&self.poll, at as u32, self.now.mono);

@@ -10,6 +10,7 @@ use super::mailbox::Command;
 use super::peers::Owner;
 use super::sockets;
 use crate::turn::refusal::Dropped;
+use crate::turn::tally::Transport;
 use crate::turn::{Input, Path};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -67,6 +68,7 @@ impl Worker {
                     self.server.end_all(self.now, &mut self.effects);
                     self.perform_without_packet();
                     self.conns.say_goodbye();
+                    self.end_associations();
                     return false;
                 }
                 Command::Packet { path, marks, bytes } => {
@@ -111,6 +113,11 @@ impl Worker {
 
     /// A packet of another worker's allocation for a client of this worker.
     fn deliver_here(&mut self, path: Path, bytes: &[u8], is_data: bool) {
+        if path.tuple.transport == Transport::Dtls {
+            let slot = self.filled(bytes);
+            self.seal(slot, &path);
+            return;
+        }
         let (_, index) = sockets::link_parts(path.link);
         match self.conns.queue(index, &path.tuple, bytes, is_data) {
             Ok(true) => {}
