@@ -3,7 +3,7 @@
 
 use super::{Failure, host, unix_now};
 use crate::config::{self, Config, Host, Loaded, Mistake, RelayFrom, Source};
-use crate::control::certificates::{self, Ending};
+use crate::control::certificates::{self, CertificateError, Ending};
 use crate::control::watch;
 use crate::net::tls::Pair;
 use crate::time::UnixSeconds;
@@ -59,8 +59,13 @@ impl Settings {
 
     /// Reads the certificates and their keys: what a server needs, and nobody who mints.
     pub(super) fn certificates(&self) -> Result<Vec<Pair>, Failure> {
-        let pairs = certificates::read(&self.loaded.config.tls);
-        pairs.map_err(|error| vec![self.loaded.locate(error.mistake())].into())
+        let tell = |error: CertificateError| Failure::from(vec![self.loaded.locate(error.mistake())]);
+        let pairs = certificates::read(&self.loaded.config.tls).map_err(tell)?;
+        let dtls = &self.loaded.config.listen.dtls;
+        if !dtls.is_default && !dtls.addresses.is_empty() {
+            certificates::dtls_identity(&pairs).map_err(|error| tell(CertificateError::Dtls(error)))?;
+        }
+        Ok(pairs)
     }
 
     /// What is to be said of the ends of these certificates.
@@ -157,6 +162,7 @@ fn absent_addresses(loaded: &Loaded, host: &Host) -> Vec<Mistake> {
         ("listen.udp", &config.listen.udp.addresses),
         ("listen.tcp", &config.listen.tcp.addresses),
         ("listen.tls", &config.listen.tls.addresses),
+        ("listen.dtls", &config.listen.dtls.addresses),
         ("http.listen", &config.http.listen.addresses),
     ];
     let listeners = lists.into_iter().flat_map(|(key, list)| list.iter().map(move |at| (key, at.ip())));

@@ -50,10 +50,21 @@ impl Cross<'_> {
     fn listeners(&self) -> Findings {
         let (listen, http) = (&self.config.listen, &self.config.http);
         let mut found = Vec::new();
-        let lists = [("listen.udp", &listen.udp), ("listen.tcp", &listen.tcp), ("listen.tls", &listen.tls)];
+        let lists = [
+            ("listen.udp", &listen.udp),
+            ("listen.tcp", &listen.tcp),
+            ("listen.tls", &listen.tls),
+            ("listen.dtls", &listen.dtls),
+        ];
         if lists.iter().all(|(key, list)| list.addresses.is_empty() && self.intact(&[key])) {
             let nothing = self.at("listen.udp", "no listener is left: nobody could reach the server");
             found.push(nothing.hint("leave out listen.udp or listen.tcp to get its default"));
+        }
+        for address in &listen.dtls.addresses {
+            let taken = listen.udp.addresses.iter().any(|other| collide(*address, *other));
+            if taken && self.intact(&["listen.udp", "listen.dtls"]) {
+                found.push(self.at("listen.dtls", format!("listen.udp has port {} too", address.port())));
+            }
         }
         // All that share TCP's ports; of two, the one that comes later is told.
         let (tcp, tls) = (&listen.tcp.addresses, &listen.tls.addresses);
@@ -76,11 +87,15 @@ impl Cross<'_> {
             return found;
         }
         match (cert.len(), key.len()) {
-            (0, 0) if !self.config.listen.tls.addresses.is_empty() => {
-                let without = self.at("listen.tls", "there is no certificate for it");
-                found.push(without.hint("set tls.cert and tls.key"));
+            (0, 0) => {
+                let listen = &self.config.listen;
+                for (key, list) in [("listen.tls", &listen.tls), ("listen.dtls", &listen.dtls)] {
+                    if !list.addresses.is_empty() {
+                        let without = self.at(key, "there is no certificate for it");
+                        found.push(without.hint("set tls.cert and tls.key"));
+                    }
+                }
             }
-            (0, 0) => {}
             (_, 0) => found.push(self.at("tls.cert", "tls.key is missing").hint("name the file of its private key")),
             (0, _) => {
                 found

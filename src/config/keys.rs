@@ -107,7 +107,7 @@ macro_rules! keys {
     };
 }
 
-/// What `listen.tls` is when there are certificates and nobody wrote it.
+/// What `listen.tls` and `listen.dtls` are when there are certificates and nobody wrote it.
 pub(super) const LISTEN_TLS: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), TLS_PORT),
     SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), TLS_PORT),
@@ -128,6 +128,8 @@ keys! {
         tcp: Listeners = r#"["0.0.0.0:3478", "[::]:3478"]"#,
         /// The same under TLS; left out, it is port 5349 of every address as soon as tls.cert is set.
         tls: Listeners = "[]",
+        /// STUN and TURN over DTLS (RFC 7350), on UDP ports; left out, it is the same ports once tls.cert is ECDSA.
+        dtls: Listeners = "[]",
         /// Whether addresses may be bound that no interface has yet: listeners, relay addresses and HTTP.
         freebind: bool = "false",
     }

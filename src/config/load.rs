@@ -58,6 +58,9 @@ pub fn load(
     if config.listen.tls.is_default && !config.tls.cert.0.is_empty() {
         config.listen.tls.addresses = LISTEN_TLS.to_vec();
     }
+    if config.listen.dtls.is_default && !config.tls.cert.0.is_empty() {
+        config.listen.dtls.addresses = LISTEN_TLS.to_vec();
+    }
     reader.report_unknown();
     let mut mistakes = reader.mistakes;
     if let Some(written) = written.as_ref().filter(|_| !syntax.is_empty()) {

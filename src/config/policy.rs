@@ -199,8 +199,9 @@ impl Config {
 
     /// Every socket that serves others than peers.
     fn services(&self) -> Vec<SocketAddr> {
-        let (udp, tcp, tls) = (&self.listen.udp, &self.listen.tcp, &self.listen.tls);
-        let lists = [&udp.addresses, &tcp.addresses, &tls.addresses, &self.http.listen.addresses];
+        let Listen { udp, tcp, tls, dtls, .. } = &self.listen;
+        let http = &self.http.listen.addresses;
+        let lists = [&udp.addresses, &tcp.addresses, &tls.addresses, &dtls.addresses, http];
         let written = lists.into_iter().flat_map(|list| list.iter().copied());
         let mut services: Vec<SocketAddr> = written.chain(self.discovery_listeners()).collect();
         services.sort();
@@ -228,7 +229,8 @@ impl Config {
 impl Listen {
     /// Every listener that was written, with what is spoken there.
     pub fn all(&self) -> Vec<(Transport, SocketAddr)> {
-        let lists = [(Transport::Udp, &self.udp), (Transport::Tcp, &self.tcp), (Transport::Tls, &self.tls)];
+        let (udp, tcp) = ((Transport::Udp, &self.udp), (Transport::Tcp, &self.tcp));
+        let lists = [udp, tcp, (Transport::Tls, &self.tls), (Transport::Dtls, &self.dtls)];
         lists.iter().flat_map(|(with, list)| list.addresses.iter().map(|address| (*with, *address))).collect()
     }
 }

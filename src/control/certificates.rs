@@ -5,8 +5,9 @@
 #![forbid(unsafe_code)]
 
 use super::watch::Watch;
-use crate::config::{Mistake, Source, Tls, TlsVersion};
-use crate::net::tls::{Certificates, CertificatesError, MinVersion, Pair, PairError};
+use crate::config::{Listen, Mistake, Source, Tls, TlsVersion};
+use crate::net::dtls::{self, Identity, IdentityError};
+use crate::net::tls::{Algorithm, Certificates, CertificatesError, MinVersion, Pair, PairError};
 use crate::time::{Duration, Instant, Now, UnixSeconds, seconds};
 use core::fmt;
 use std::collections::BTreeMap;
@@ -39,6 +40,10 @@ pub enum CertificateError {
     },
     /// TLS itself cannot be served.
     Engine(CertificatesError),
+    /// No pair can be used for DTLS, and somebody wants DTLS.
+    Dtls(IdentityError),
+    /// DTLS itself cannot be served.
+    DtlsEngine(io::Error),
 }
 
 impl CertificateError {
@@ -63,6 +68,8 @@ impl CertificateError {
             Self::Unusable { key, why, .. } if why.is_about_key() => ("tls.key", Some(key), why.to_string()),
             Self::Unusable { cert, why, .. } => ("tls.cert", Some(cert), why.to_string()),
             Self::Engine(error) => ("tls.cert", None, error.to_string()),
+            Self::Dtls(error) => ("listen.dtls", None, error.to_string()),
+            Self::DtlsEngine(error) => ("listen.dtls", None, error.to_string()),
         }
     }
 }
@@ -87,6 +94,13 @@ fn read_pair(cert: &Path, key: &Path) -> Result<Pair, CertificateError> {
     let (chain, secret) = (read("tls.cert", cert)?, Zeroizing::new(read("tls.key", key)?));
     let unusable = |why| CertificateError::Unusable { cert: cert.into(), key: key.into(), why };
     Pair::from_pem(&chain, &secret).map_err(unusable)
+}
+
+/// The pair that DTLS is served with: the first whose key its engine has.
+pub fn dtls_identity(pairs: &[Pair]) -> Result<Identity, IdentityError> {
+    let usable = pairs.iter().find(|pair| pair.algorithm() == Algorithm::Ecdsa);
+    let pair = usable.or_else(|| pairs.first()).ok_or(IdentityError::NoCertificate)?;
+    Identity::new(pair.chain().iter().map(|der| der.to_vec()).collect(), pair.key().secret_der())
 }
 
 /// The version as TLS itself calls it.
@@ -134,6 +148,8 @@ pub fn expiries(certificates: &Certificates) -> BTreeMap<String, u64> {
 #[derive(Debug)]
 pub(super) struct Kept {
     certificates: Arc<Certificates>,
+    /// What DTLS is served with, where it is.
+    dtls: Option<Arc<dtls::Shared>>,
     files: Vec<Watch>,
     trouble: Option<Trouble>,
     /// When the ends of certificates are looked at next.
@@ -164,13 +180,38 @@ struct Trouble {
 
 impl Kept {
     /// Reads the files for a start; `None` when the configuration names none.
-    pub(super) fn open(tls: &Tls) -> Result<Option<Self>, CertificateError> {
+    /// DTLS that nobody has asked for by name is left out where no pair can serve it.
+    pub(super) fn open(tls: &Tls, listen: &mut Listen) -> Result<Option<Self>, CertificateError> {
         if tls.cert.0.is_empty() {
             return Ok(None);
         }
         let files = watches(tls);
-        let certificates = Certificates::new(read(tls)?, min_version(tls)).map_err(CertificateError::Engine)?;
-        Ok(Some(Self { certificates: Arc::new(certificates), files, trouble: None, reminder: None }))
+        let pairs = read(tls)?;
+        let dtls = match dtls_identity(&pairs) {
+            _ if listen.dtls.addresses.is_empty() => None,
+            Ok(identity) => {
+                if identity.unsent() > 0 {
+                    tracing::info!(
+                        certificates = identity.unsent(),
+                        "DTLS sends the server's own certificate alone: clients that verify it must know its issuer"
+                    );
+                }
+                Some(Arc::new(dtls::Shared::new(identity).map_err(CertificateError::DtlsEngine)?))
+            }
+            Err(error) if listen.dtls.is_default => {
+                tracing::warn!(%error, "DTLS is off");
+                listen.dtls.addresses.clear();
+                None
+            }
+            Err(error) => return Err(CertificateError::Dtls(error)),
+        };
+        let certificates = Certificates::new(pairs, min_version(tls)).map_err(CertificateError::Engine)?;
+        Ok(Some(Self { certificates: Arc::new(certificates), dtls, files, trouble: None, reminder: None }))
+    }
+
+    /// What the workers make DTLS handshakes with.
+    pub(super) fn dtls(&self) -> Option<&Arc<dtls::Shared>> {
+        self.dtls.as_ref()
     }
 
     /// What the workers make handshakes with.
@@ -197,7 +238,15 @@ impl Kept {
     }
 
     fn put_in_force(&mut self, tls: &Tls, pairs: Vec<Pair>) -> Result<(), CertificateError> {
+        let identity = self.dtls.as_ref().map(|shared| (shared, dtls_identity(&pairs)));
         self.certificates.replace(pairs, min_version(tls)).map_err(CertificateError::Engine)?;
+        match identity {
+            Some((shared, Ok(identity))) => shared.set_identity(identity),
+            Some((_, Err(error))) => {
+                tracing::error!(%error, "DTLS goes on with the certificate before this one");
+            }
+            None => {}
+        }
         self.trouble = None;
         self.reminder = None;
         for (name, end) in expiries(&self.certificates) {

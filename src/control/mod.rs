@@ -135,9 +135,10 @@ pub fn serve(start: Start) -> Result<(), ServeError> {
 async fn run(start: Start) -> Result<(), ServeError> {
     let mut signals = Signals::listen().map_err(ServeError::System)?;
     let manager = ServiceManager::from_env();
-    let certificates = certificates::Kept::open(&start.config.tls).map_err(ServeError::Certificate)?;
-    let http = listen::open(&start.config.http.listen, start.config.listen.freebind)?;
     let Start { mut config, host, config_file, secrets, keys, on_ready } = start;
+    let certificates =
+        certificates::Kept::open(&config.tls, &mut config.listen).map_err(ServeError::Certificate)?;
+    let http = listen::open(&config.http.listen, config.listen.freebind)?;
     let nonce_key = random_key().map_err(ServeError::System)?;
     let kept = Kept::of(&config, secrets, keys)?;
 
@@ -149,7 +150,7 @@ async fn run(start: Start) -> Result<(), ServeError> {
         workers: config.data_plane.workers as usize,
         policy: Arc::new(policy.clone()),
         certificates: certificates.as_ref().map(|kept| Arc::clone(kept.certificates())),
-        dtls: None,
+        dtls: certificates.as_ref().and_then(|kept| kept.dtls().cloned()),
     };
     let in_force = setup.certificates.clone();
     let handle = Arc::new(worker::start(setup).map_err(ServeError::Worker)?);
@@ -160,7 +161,7 @@ async fn run(start: Start) -> Result<(), ServeError> {
         of.filter(|address| transport != Transport::Udp || !added.contains(address)).collect()
     };
     (config.listen.udp.addresses, config.listen.tcp.addresses) = (opened(Transport::Udp), opened(Transport::Tcp));
-    config.listen.tls.addresses = opened(Transport::Tls);
+    (config.listen.tls.addresses, config.listen.dtls.addresses) = (opened(Transport::Tls), opened(Transport::Dtls));
 
     let (ask, orders) = mpsc::channel(ORDERS);
     let app = Arc::new(App::new(kept.settings(&config, &policy), sources(&handle, in_force), ask, clock::now));
@@ -443,6 +444,7 @@ fn keep_what_needs_a_restart(running: &Config, next: &mut Config) -> Vec<&'stati
         keep_listeners("listen.udp", &running.listen.udp, &mut next.listen.udp),
         keep_listeners("listen.tcp", &running.listen.tcp, &mut next.listen.tcp),
         keep_listeners("listen.tls", &running.listen.tls, &mut next.listen.tls),
+        keep_listeners("listen.dtls", &running.listen.dtls, &mut next.listen.dtls),
         keep("listen.freebind", &running.listen.freebind, &mut next.listen.freebind),
         keep_http_listeners(&running.http.listen, &mut next.http.listen),
         keep("relay.addresses", &running.relay.addresses, &mut next.relay.addresses),

@@ -6,7 +6,7 @@
 //! messages say. An engine that fails, or panics, is thrown away and takes nothing with it.
 #![forbid(unsafe_code)]
 
-use super::hello::{self, Hello, VERIFY_LEN};
+use super::hello::{self, Hello, REFUSAL_LEN, VERIFY_LEN};
 use crate::time::{Duration, Instant, seconds};
 use crate::wire::integrity::SHA256_LEN;
 use dimpl::crypto::{Buf, CryptoProvider, Dtls12CipherSuite, HmacProvider, rust_crypto};
@@ -83,6 +83,8 @@ pub enum Heard<'a> {
     Unproven([u8; VERIFY_LEN]),
     /// A ClientHello whose sender has proven its address.
     Proven(Hello<'a>),
+    /// A ClientHello of a client that knows no DTLS 1.2: this is its answer.
+    TooOld([u8; REFUSAL_LEN]),
     /// A ClientHello that gets no answer: broken, in fragments, or shorter than the answer.
     Unanswerable,
     /// Any other record.
@@ -192,6 +194,9 @@ impl Shared {
         }
         if !(VERIFY_LEN..=MAX_HANDSHAKE_DATAGRAM).contains(&datagram.len()) {
             return Heard::Unanswerable;
+        }
+        if let Some(alert) = hello::refusal(datagram) {
+            return Heard::TooOld(alert);
         }
         let Some(hello) = Hello::parse(datagram) else { return Heard::Unanswerable };
         let key = &self.cookie_key[..];

@@ -25,6 +25,24 @@ const DTLS_1_2: [u8; 2] = [0xFE, 0xFD];
 /// HelloVerifyRequest says 1.0 whatever will be spoken (RFC 6347 §4.2.1).
 const DTLS_1_0: [u8; 2] = [0xFE, 0xFF];
 
+/// Bytes of the alert that a client without DTLS 1.2 gets: record head 13, level 1, description 1.
+pub const REFUSAL_LEN: usize = 13 + 2;
+const ALERT: u8 = 21;
+const FATAL: u8 = 2;
+const PROTOCOL_VERSION: u8 = 70;
+
+/// The alert for a client whose newest version is DTLS 1.0 (RFC 8996 has ended it); `None` for any other datagram. A
+/// client that hears nothing would try again until its time is over, and not try another version.
+pub fn refusal(datagram: &[u8]) -> Option<[u8; REFUSAL_LEN]> {
+    const VERSION_AT: usize = 13 + 12;
+    let is_old = datagram.get(VERSION_AT..VERSION_AT + 2)? == DTLS_1_0;
+    let sequence: [u8; 6] = datagram.get(5..11)?.try_into().ok()?;
+    let parts: [&[u8]; 5] = [&[ALERT], &DTLS_1_0, &[0, 0], &sequence, &[0, 2, FATAL, PROTOCOL_VERSION]];
+    let mut alert = [0; REFUSAL_LEN];
+    alert.iter_mut().zip(parts.into_iter().flatten()).for_each(|(to, from)| *to = *from);
+    (is_old && is_hello(datagram)).then_some(alert)
+}
+
 /// A whole ClientHello.
 #[derive(Clone, Copy, Debug)]
 pub struct Hello<'a> {
@@ -235,6 +253,17 @@ mod tests {
         assert_eq!(answer[17..19], [0, 2]);
         assert_eq!(usize::from(answer[12]) + 13, VERIFY_LEN);
         assert_eq!(usize::from(answer[16]) + 25, VERIFY_LEN);
+    }
+
+    #[test]
+    fn a_client_of_an_ended_version_is_told_so_in_fewer_bytes_than_it_sent() {
+        let mut old = hello(0, &[], &[]);
+        assert_eq!(refusal(&old), None);
+        old[26] = 0xFF;
+        assert_eq!(refusal(&old).unwrap(), [21, 0xFE, 0xFF, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 2, 70]);
+        for end in 0..27 {
+            assert_eq!(refusal(&old[..end]), None);
+        }
     }
 
     #[test]

@@ -92,12 +92,13 @@ struct Proof<'a, 'm> {
     answer_with: Algorithm,
 }
 
-/// Finds out who signed `message`. `known` is the allocation on the same 5-tuple.
+/// Finds out who signed `message`. `known` is the allocation on the same 5-tuple; `tuples` are those whose nonce will do:
+/// the request's own, and for a ConnectionBind the one of the allocation that it speaks of.
 pub(super) fn authenticate<'m>(
     policy: &Policy,
     directory: &Directory,
     now: Now,
-    tuple: &FiveTuple,
+    tuples: [&FiveTuple; 2],
     message: &Message<'m>,
     known: Option<&Allocation>,
 ) -> Result<Asker<'m>, Refusal> {
@@ -137,7 +138,7 @@ pub(super) fn authenticate<'m>(
         _ => proof.look_up(username),
     };
     let asker = asker.map_err(Refusal::Unauthenticated)?;
-    if !is_ours(&policy.auth, now.mono, tuple, nonce) {
+    if !tuples.into_iter().any(|tuple| is_ours(&policy.auth, now.mono, tuple, nonce)) {
         return Err(Refusal::StaleNonce);
     }
     Ok(asker)

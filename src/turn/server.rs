@@ -310,7 +310,8 @@ impl Server {
             return Ok(Some(Answer { signature: None, result: self.binding(question, message) }));
         }
         let known = self.live(now, tuple, effects).and_then(|id| self.table.get(id));
-        let asker = match auth::authenticate(&self.policy, &self.directory, now, tuple, message, known) {
+        let tuples = [tuple, self.control_tuple(message).unwrap_or(tuple)];
+        let asker = match auth::authenticate(&self.policy, &self.directory, now, tuples, message, known) {
             Ok(asker) => asker,
             Err(Refusal::Unauthenticated(AuthFailure::Missing)) if is_short(message, tuple.transport) => {
                 return Ok(Some(Answer { signature: None, result: Err(Refusal::BadRequest) }));

@@ -33,6 +33,8 @@ impl StreamId {
 pub(super) struct Stream {
     pub(super) id: StreamId,
     pub(super) peer: SocketAddr,
+    /// Whether the client asked for it; otherwise the peer came by itself.
+    pub(super) is_ours: bool,
     pub(super) state: State,
 }
 
@@ -66,9 +68,10 @@ impl Streams {
         pending >= MAX_PENDING || self.0.len() >= MAX_STREAMS
     }
 
-    /// Whether there is one with this peer, in any state (RFC 6062 §5.2).
+    /// Whether there is one to this peer, in any state (RFC 6062 §5.2). One that the peer made does not count: two relays
+    /// that connect to each other have two.
     pub(super) fn has(&self, peer: SocketAddr) -> bool {
-        self.0.iter().any(|stream| stream.peer == peer)
+        self.0.iter().any(|stream| stream.is_ours && stream.peer == peer)
     }
 
     pub(super) fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
@@ -76,7 +79,8 @@ impl Streams {
     }
 
     pub(super) fn insert(&mut self, id: StreamId, peer: SocketAddr, state: State) {
-        self.0.push(Stream { id, peer, state });
+        let is_ours = matches!(state, State::Connecting(_));
+        self.0.push(Stream { id, peer, is_ours, state });
     }
 
     pub(super) fn remove(&mut self, id: StreamId) -> Option<Stream> {

@@ -10,7 +10,7 @@ use super::permit::vet;
 use super::refusal::{Dropped, Refusal};
 use super::server::{Answer, Body, Decided, Question, Server};
 use super::streams::{Pending, State, StreamId, waiting};
-use super::{Effect, RelayId, Verdict};
+use super::{Effect, FiveTuple, RelayId, Verdict};
 use crate::time::Now;
 use crate::wire::Packet;
 use crate::wire::codes::{Attribute, Class, Method};
@@ -103,7 +103,7 @@ impl Server {
         if !allocation.permits(from.ip(), now) {
             return Dropped::NoPermission.into();
         }
-        if allocation.streams.is_full() || allocation.streams.has(from) {
+        if allocation.streams.is_full() {
             return Dropped::Overflow.into();
         }
         allocation.streams.insert(stream, from, waiting(now));
@@ -142,6 +142,13 @@ impl Server {
         stream.state = State::Open;
         effects.push(Effect::Join { relay, stream: id, path: question.path });
         Ok(Some(Body::Done))
+    }
+
+    /// The 5-tuple of the allocation that a ConnectionBind speaks of: its client goes on with the nonce it has.
+    pub(super) fn control_tuple(&self, message: &Message<'_>) -> Option<&FiveTuple> {
+        let id = message.bytes::<4>(Attribute::CONNECTION_ID).filter(|_| message.method == Method::CONNECTION_BIND)?;
+        let relay = self.streams.get(&StreamId(u32::from_be_bytes(id.ok()?)))?;
+        self.table.get(*relay).map(|allocation| &allocation.path.tuple)
     }
 
     /// The worker that has the connection a ConnectionBind asks for, when it is another than this.

@@ -121,7 +121,14 @@ impl Worker {
         let attempt = || -> io::Result<TcpStream> {
             let socket = self.relays.socket(relay, Family::of(peer.ip()));
             let Some(RelaySocket::Connections(listener)) = socket else { return Err(io::ErrorKind::NotFound.into()) };
-            tcp::connect(listener.local_addr()?, to, self.freebind)
+            let local = listener.local_addr()?;
+            match tcp::connect(local, to, self.freebind) {
+                // The peer has connected from just there: two connections cannot have the same two ends.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE)) => {
+                    tcp::connect(SocketAddr::new(local.ip(), 0), to, self.freebind)
+                }
+                attempt => attempt,
+            }
         };
         let Ok(attempt) = attempt() else { return false };
         let token = |id| Token::Peer(id).into();

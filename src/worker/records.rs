@@ -33,12 +33,18 @@ impl Worker {
                 self.tally.count_drop(Dropped::Dtls);
                 return;
             }
-            Heard::Unproven(_) if tuple.client.port() == 0 || self.policy.peers.is_own_service(tuple.client) => {
+            Heard::Unproven(_) | Heard::TooOld(_) if tuple.client.port() == 0 || self.policy.peers.is_own_service(tuple.client) => {
                 self.tally.count_drop(Dropped::BadSource);
                 return;
             }
             Heard::Unproven(request) => {
                 packet.fill(&request);
+                self.push_record(listener, slot, &tuple);
+                return;
+            }
+            Heard::TooOld(alert) => {
+                packet.fill(&alert);
+                self.tally.count_drop(Dropped::Dtls);
                 self.push_record(listener, slot, &tuple);
                 return;
             }
