@@ -90,7 +90,7 @@ fn oauth_key(given: &Given<'_>) -> Reading<OAuthKey> {
 }
 
 const OAUTH_FIELDS: [&str; 3] = ["kid", "key", "algorithm"];
-const OAUTH_KEY_MAX: usize = 32; // the most that coturn takes, and all that A256GCM needs
+const OAUTH_KEY_MAX: usize = 33; // 44 characters of base64, the most that coturn takes
 const A128GCM: &str = "A128GCM";
 const A256GCM: &str = "A256GCM";
 

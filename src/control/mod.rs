@@ -136,8 +136,7 @@ async fn run(start: Start) -> Result<(), ServeError> {
     let mut signals = Signals::listen().map_err(ServeError::System)?;
     let manager = ServiceManager::from_env();
     let Start { mut config, host, config_file, secrets, keys, on_ready } = start;
-    let certificates =
-        certificates::Kept::open(&config.tls, &mut config.listen).map_err(ServeError::Certificate)?;
+    let certificates = certificates::Kept::open(&config.tls, &mut config.listen).map_err(ServeError::Certificate)?;
     let http = listen::open(&config.http.listen, config.listen.freebind)?;
     let nonce_key = random_key().map_err(ServeError::System)?;
     let kept = Kept::of(&config, secrets, keys)?;

@@ -214,7 +214,10 @@ impl Server {
         if !allocation.is_bound() {
             return Err(Refusal::AllocationMismatch);
         }
-        if *allocation.user != *asker.username {
+        // A key id is no user: bearers of tokens are told apart by their path alone (RFC 7635 §9).
+        let are_tokens =
+            matches!((allocation.identity, asker.identity), (Identity::Token { .. }, Identity::Token { .. }));
+        if *allocation.user != *asker.username && !are_tokens {
             return Err(Refusal::WrongCredentials);
         }
         if allocation.is_moving_to(tuple) {

@@ -33,7 +33,9 @@ impl Worker {
                 self.tally.count_drop(Dropped::Dtls);
                 return;
             }
-            Heard::Unproven(_) | Heard::TooOld(_) if tuple.client.port() == 0 || self.policy.peers.is_own_service(tuple.client) => {
+            Heard::Unproven(_) | Heard::TooOld(_)
+                if tuple.client.port() == 0 || self.policy.peers.is_own_service(tuple.client) =>
+            {
                 self.tally.count_drop(Dropped::BadSource);
                 return;
             }

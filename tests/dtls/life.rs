@@ -176,6 +176,13 @@ fn a_certificate_of_another_key_is_refused() {
 #[test]
 fn a_listener_without_a_certificate_does_not_start() {
     let listeners = vec![(Transport::Dtls, "127.0.0.1:0".parse().unwrap())];
-    let refused = worker::start(Setup { listeners, workers: 1, policy: crate::policy().into(), freebind: false, certificates: None, dtls: None });
+    let refused = worker::start(Setup {
+        listeners,
+        workers: 1,
+        policy: crate::policy().into(),
+        freebind: false,
+        certificates: None,
+        dtls: None,
+    });
     let Err(StartError::Listen { transport: Transport::Dtls, .. }) = refused else { panic!("it started") };
 }
