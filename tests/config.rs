@@ -320,7 +320,7 @@ fn an_unknown_key_is_led_to_the_nearest_known_one() {
         ("[relay]\nprots = \"1-2\"", "turnserver.toml:2: relay.prots: unknown key; did you mean relay.ports?"),
         ("listen.workers = 2", "turnserver.toml:1: listen.workers: unknown key; did you mean data_plane.workers?"),
         ("[relays]\nports = \"50000-50999\"", "turnserver.toml:1: relays: unknown section; did you mean [relay]?"),
-        ("listen.dtls = []", "turnserver.toml:1: listen.dtls: unknown key; did you mean listen.tls?"),
+        ("listen.dtl = []", "turnserver.toml:1: listen.dtl: unknown key; did you mean listen.dtls?"),
     ] {
         assert_eq!(complaint(text), sentence);
     }
@@ -749,8 +749,9 @@ fn the_example_is_true() {
     assert_eq!(active.origins.len(), keys, "every key is in the example");
     let mut spelled_out = active.config;
     let (listen, http) = (&mut spelled_out.listen, &mut spelled_out.http.listen);
-    let (udp, tcp, tls) = (&mut listen.udp.is_default, &mut listen.tcp.is_default, &mut listen.tls.is_default);
-    for is_default in [udp, tcp, tls, &mut http.is_default] {
+    let (udp, tcp) = (&mut listen.udp.is_default, &mut listen.tcp.is_default);
+    let (tls, dtls) = (&mut listen.tls.is_default, &mut listen.dtls.is_default);
+    for is_default in [udp, tcp, tls, dtls, &mut http.is_default] {
         assert!(!core::mem::replace(is_default, true), "somebody wrote it");
     }
     assert_eq!(spelled_out, good(""), "the defaults shown are the defaults in force");

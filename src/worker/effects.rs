@@ -45,12 +45,13 @@ impl Worker {
                     Effect::Began { relay, session } => self.began(relay, &session),
                     Effect::Ended { relay, session, usage, lived, why } => {
                         self.ended(relay, &session, why);
+                        let second = session.second_relay.map(tracing::field::display);
                         tracing::info!(
                             allocation = %sockets::name(self.number, relay),
                             user = &*session.user,
                             client = %session.path.tuple.client,
                             relay = %session.relay,
-                            second_relay = session.second_relay.map(tracing::field::display),
+                            second_relay = second,
                             transport = session.path.tuple.transport.label(),
                             reason = why.label(),
                             seconds = lived.as_secs(),
@@ -163,12 +164,13 @@ impl Worker {
 
     fn began(&mut self, relay: RelayId, session: &Session) {
         self.count_on_conn(session.path, true);
+        let second = session.second_relay.map(tracing::field::display);
         tracing::info!(
             allocation = %sockets::name(self.number, relay),
             user = &*session.user,
             client = %session.path.tuple.client,
             relay = %session.relay,
-            second_relay = session.second_relay.map(tracing::field::display),
+            second_relay = second,
             transport = session.path.tuple.transport.label(),
             "allocation made"
         );
