@@ -16,5 +16,6 @@ mod permission;
 mod policy;
 mod ports;
 mod refresh;
+mod sha256;
 mod support;
 mod worlds;

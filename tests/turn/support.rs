@@ -16,15 +16,17 @@ use turnserver::turn::ports::{Claim, Ports};
 use turnserver::turn::refusal::{Dropped, Ended};
 use turnserver::turn::tally::{Tally, Transport};
 use turnserver::turn::{
-    Bind, BindError, Bound, Effect, FiveTuple, Input, Link, Path, RelayId, Server, Session, Usage, Verdict,
+    Bind, BindError, Bound, Effect, FiveTuple, Input, Link, Path, Place, RelayId, Server, Session, StreamId, Usage,
+    Verdict,
 };
 use turnserver::wire::Packet;
 use turnserver::wire::channel::ChannelNumber;
 use turnserver::wire::codes::{Attribute, Class, Method};
-use turnserver::wire::integrity::{Algorithm, Key};
+use turnserver::wire::icmp::Icmp;
+use turnserver::wire::integrity::{self, Algorithm, Key, PasswordAlgorithm};
 use turnserver::wire::packet::{Marks, SLOT};
 use turnserver::wire::reply::Reply;
-use turnserver::wire::stun::{Family, Message};
+use turnserver::wire::stun::{Family, Message, xor_address};
 
 mod ask;
 mod outcome;
@@ -43,6 +45,10 @@ pub(crate) const REALM: &str = "example.org";
 pub(crate) const USERS: [&str; 3] = ["alice", "bob", "carol"];
 /// The secret of time-limited credentials.
 pub(crate) const SECRET: &str = "north";
+
+/// What the nonces of a server begin with that offers password algorithms, and its PASSWORD-ALGORITHMS.
+pub(crate) const OFFERING: &[u8] = b"obMatJos2gAAB";
+pub(crate) const OFFER: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
 
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(20, 0, 0, 1);
 pub(crate) const HOST_V6: Ipv6Addr = Ipv6Addr::new(0x2a00, 0x20, 0, 0, 0, 0, 0, 1);
@@ -75,6 +81,8 @@ pub(crate) struct Settings {
     pub(crate) allow: Vec<Prefix>,
     pub(crate) deny: Vec<Prefix>,
     pub(crate) relays: Vec<RelayAddress>,
+    /// Which worker of how many.
+    pub(crate) place: Place,
 }
 
 #[derive(Debug)]
@@ -92,6 +100,10 @@ pub(crate) struct Turn {
     pub(crate) ended: Vec<(Session, Usage, Ended)>,
     /// What else the shell was asked to do.
     pub(crate) deeds: Vec<Effect>,
+    /// What the IP headers of arriving datagrams say.
+    pub(crate) arriving: Marks,
+    /// The keys in the access tokens of this story.
+    pub(crate) token_keys: Vec<Key>,
     settings: Settings,
     held: BTreeMap<RelayId, Held>,
     waiting: Vec<Bind>,
@@ -134,13 +146,14 @@ impl Turn {
             allow: Vec::new(),
             deny: Vec::new(),
             relays: vec![plain(HOST.into()), plain(HOST_V6.into())],
+            place: Place { number: 0, count: 1 },
         };
         change(&mut settings);
         let policy = settings.policy_now();
         let now = Now { mono: Instant(1_000_000_000_000), unix: UnixSeconds(1_700_000_000) };
         let tally = Arc::new(Tally::default());
         Self {
-            server: Server::new(Arc::new(policy.clone()), tally.clone(), now, [7; 32]),
+            server: Server::new(Arc::new(policy.clone()), tally.clone(), now, [7; 32]).with_place(settings.place),
             ports: Ports::new(&policy.relays, settings.relay_ports.clone()),
             tally,
             policy,
@@ -149,6 +162,8 @@ impl Turn {
             shell_is_slow: false,
             ended: Vec::new(),
             deeds: Vec::new(),
+            arriving: Marks::default(),
+            token_keys: Vec::new(),
             settings,
             held: BTreeMap::new(),
             waiting: Vec::new(),
@@ -187,6 +202,7 @@ impl Turn {
             relayed: None,
             token: None,
             nonce: Vec::new(),
+            ticket: Vec::new(),
             relay: None,
             last: Vec::new(),
         });
@@ -274,6 +290,37 @@ impl Turn {
         self.outcome(verdict, Vec::new())
     }
 
+    /// The shell has tried the connection it was asked for last: the answer is read like any other.
+    #[must_use = "a story says what it expects"]
+    pub(crate) fn shell_connects(&mut self, is_open: bool) -> Outcome {
+        let connect = self.deeds.iter().rev().find_map(|deed| match deed {
+            Effect::Connect { relay, stream, .. } => Some((*relay, *stream)),
+            _ => None,
+        });
+        let (relay, stream) = connect.expect("the shell was asked to connect");
+        self.packet.clear();
+        let verdict = self.handles(Input::Connected { relay, stream, is_open });
+        if let Verdict::ToClient(to) = verdict {
+            let asker = self.parties.iter().find(|party| party.path == to).expect("somebody asked");
+            self.reads_answer(&asker.last);
+        }
+        self.outcome(verdict, Vec::new())
+    }
+
+    /// Something happened that is no packet.
+    pub(crate) fn handles(&mut self, input: Input) -> Verdict {
+        let mut effects = Vec::new();
+        let verdict = self.server.handle(self.now, input, &mut self.packet, &mut effects);
+        self.performs(effects, verdict)
+    }
+
+    /// The connections the shell was asked to close, since the last time this was asked.
+    pub(crate) fn closed(&mut self) -> Vec<StreamId> {
+        let closed = |deed: &mut Effect| matches!(deed, Effect::Close { .. });
+        let stream = |deed| if let Effect::Close { stream, .. } = deed { Some(stream) } else { None };
+        self.deeds.extract_if(.., closed).filter_map(stream).collect()
+    }
+
     /// How many binds wait for the slow shell.
     pub(crate) fn binds_waiting(&self) -> usize {
         self.waiting.len()
@@ -308,11 +355,15 @@ impl Turn {
 
     fn datagram_on(&mut self, path: Path, bytes: &[u8]) -> Outcome {
         self.packet.fill(bytes);
+        self.packet.marks = self.arriving;
         let mut effects = Vec::new();
         let verdict = self.server.handle(self.now, Input::Client(path), &mut self.packet, &mut effects);
         let verdict = self.performs(effects, verdict);
         if let Verdict::ToClient(to) = verdict {
-            assert_eq!(to, path, "the answer goes where the question came from");
+            if self.policy.nat_discovery.is_empty() {
+                assert_eq!(to, path, "the answer goes where the question came from");
+            }
+            assert_eq!((to.link, to.tuple.client.ip()), (path.link, path.tuple.client.ip()), "never to another host");
             self.reads_answer(bytes);
         }
         self.outcome(verdict, bytes.to_vec())

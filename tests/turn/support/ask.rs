@@ -31,6 +31,13 @@ enum Edit {
     Set(Attribute, Vec<u8>),
     Trailing(Attribute, Vec<u8>),
     Key(Key),
+    /// The key is the user's own, made by this hash.
+    Hash(PasswordAlgorithm),
+    /// Signed so, in this order, each with so many bytes.
+    Signed(Vec<(Algorithm, usize)>),
+    /// The first signature is wrong.
+    FirstForged,
+    Hidden,
     Unsigned,
     Forged,
     Fingerprint,
@@ -77,6 +84,14 @@ pub(crate) fn channel_bind(number: u16, peer: SocketAddr) -> Ask {
     request(Method::CHANNEL_BIND).with(Attribute::CHANNEL_NUMBER, &[n0, n1, 0, 0]).with_peer(peer)
 }
 
+pub(crate) fn connect(peer: SocketAddr) -> Ask {
+    request(Method::CONNECT).with_peer(peer)
+}
+
+pub(crate) fn connection_bind(stream: StreamId) -> Ask {
+    request(Method::CONNECTION_BIND).with(Attribute::CONNECTION_ID, &stream.0.to_be_bytes())
+}
+
 pub(crate) fn send(peer: SocketAddr, payload: &[u8]) -> Ask {
     message(Method::SEND, Class::Indication).with_peer(peer).with(Attribute::DATA, payload)
 }
@@ -116,6 +131,39 @@ impl Ask {
     /// With another user's name and password.
     pub(crate) fn by_user(self, user: &str, password: &str) -> Self {
         self.but(Attribute::USERNAME, user.as_bytes()).edited(Edit::Key(Key::md5(user, REALM, password)))
+    }
+
+    /// With the key of another user under the own name, or another key of the own.
+    pub(crate) fn keyed(self, key: Key) -> Self {
+        self.edited(Edit::Key(key))
+    }
+
+    /// As a client of RFC 8489 says it: it has chosen SHA-256 out of the offer.
+    pub(crate) fn sha256(self) -> Self {
+        self.choosing(PasswordAlgorithm::Sha256).signed(&[(Algorithm::Sha256, 32)])
+    }
+
+    /// With the offer repeated and this algorithm chosen out of it.
+    pub(crate) fn choosing(self, hash: PasswordAlgorithm) -> Self {
+        let [n0, n1] = hash.number().to_be_bytes();
+        self.but(Attribute::PASSWORD_ALGORITHMS, &OFFER)
+            .but(Attribute::PASSWORD_ALGORITHM, &[n0, n1, 0, 0])
+            .edited(Edit::Hash(hash))
+    }
+
+    /// With these signatures, in this order, each of so many bytes.
+    pub(crate) fn signed(self, signatures: &[(Algorithm, usize)]) -> Self {
+        self.edited(Edit::Signed(signatures.into()))
+    }
+
+    /// With a bit of the first of its signatures flipped.
+    pub(crate) fn first_forged(self) -> Self {
+        self.edited(Edit::FirstForged)
+    }
+
+    /// With USERHASH for USERNAME.
+    pub(crate) fn hidden(self) -> Self {
+        self.edited(Edit::Hidden)
     }
 
     /// Without any trace of a credential.
@@ -169,8 +217,10 @@ impl Ask {
     fn edit(&self, plain: &[u8], party: &Party) -> Vec<u8> {
         let message = Message::parse(plain).expect("only messages are edited");
         let mut attributes: Vec<_> = message.attributes().map(|(kind, value)| (kind, value.to_vec())).collect();
-        let mut key = message.is_signed(Algorithm::Sha1).then(|| Key::md5(&party.user, REALM, &party.password));
-        let (mut trailing, mut is_forged, mut fingerprint) = (Vec::new(), false, false);
+        let own = |hash: PasswordAlgorithm| hash.key(&party.user, REALM, &party.password);
+        let mut key = message.is_signed(Algorithm::Sha1).then(|| own(PasswordAlgorithm::Md5));
+        let mut signatures = vec![(Algorithm::Sha1, integrity::SHA1_LEN)];
+        let (mut trailing, mut forged, mut fingerprint) = (Vec::new(), None, false);
         for edit in &self.edits {
             match edit {
                 Edit::Without(kind) => attributes.retain(|(seen, _)| seen != kind),
@@ -179,9 +229,18 @@ impl Ask {
                     None => attributes.push((*kind, value.clone())),
                 },
                 Edit::Trailing(kind, value) => trailing.push((*kind, value.clone())),
-                Edit::Key(other) => key = Some(other.clone()),
+                Edit::Key(other) => key = key.map(|_| other.clone()),
+                Edit::Hash(hash) => key = key.map(|_| own(*hash)),
+                Edit::Signed(kinds) => signatures.clone_from(kinds),
+                Edit::Hidden => {
+                    for (kind, value) in attributes.iter_mut().filter(|(kind, _)| *kind == Attribute::USERNAME) {
+                        *kind = Attribute::USERHASH;
+                        *value = integrity::userhash(&party.user, REALM).into();
+                    }
+                }
                 Edit::Unsigned => key = None,
-                Edit::Forged => is_forged = true,
+                Edit::Forged => forged = Some(usize::MAX),
+                Edit::FirstForged => forged = Some(0),
                 Edit::Fingerprint => fingerprint = true,
             }
         }
@@ -190,22 +249,51 @@ impl Ask {
         for (kind, value) in &attributes {
             reply.bytes(*kind, value);
         }
-        if let Some(key) = &key {
-            reply.sign(Algorithm::Sha1, key);
+        let len = reply.finish().expect("it fits");
+        buf.truncate(len);
+        let last = signatures.len() - 1;
+        for (at, (kind, size)) in signatures.into_iter().enumerate().filter(|_| key.is_some()) {
+            let is_forged = forged.is_some_and(|which: usize| which.min(last) == at);
+            signs(&mut buf, kind, size, key.as_ref().expect("there is one"), is_forged);
         }
-        let signed = reply.finish().expect("it fits");
         for (kind, value) in &trailing {
-            reply.bytes(*kind, value);
+            appends(&mut buf, *kind, value);
         }
         if fingerprint {
-            reply.fingerprint();
+            sets_length(&mut buf, 8);
+            let crc = integrity::fingerprint(&[&buf]);
+            appends(&mut buf, Attribute::FINGERPRINT, &crc.to_be_bytes());
         }
-        let len = reply.finish().expect("it fits");
-        if is_forged {
-            assert!(key.is_some() && !fingerprint, "a forged signature under a true fingerprint is another story");
-            buf[signed - 1] ^= 1;
-        }
-        buf.truncate(len);
         buf
     }
+}
+
+/// Signs what there is, with a value of any size.
+fn signs(buf: &mut Vec<u8>, kind: Algorithm, size: usize, key: &Key, is_forged: bool) {
+    sets_length(buf, 4 + size);
+    let (attribute, mut value) = match kind {
+        Algorithm::Sha1 => (Attribute::MESSAGE_INTEGRITY, integrity::hmac_sha1(key.expose(), &[buf]).to_vec()),
+        Algorithm::Sha256 => {
+            (Attribute::MESSAGE_INTEGRITY_SHA256, integrity::hmac_sha256(key.expose(), &[buf]).to_vec())
+        }
+    };
+    value.resize(size, 0);
+    if let Some(last) = value.last_mut() {
+        *last ^= u8::from(is_forged);
+    }
+    appends(buf, attribute, &value);
+}
+
+fn appends(buf: &mut Vec<u8>, attribute: Attribute, value: &[u8]) {
+    buf.extend(attribute.0.to_be_bytes());
+    buf.extend((value.len() as u16).to_be_bytes());
+    buf.extend(value);
+    buf.resize(buf.len().next_multiple_of(4), 0);
+    sets_length(buf, 0);
+}
+
+/// Makes the length field count what there is and `more`.
+fn sets_length(buf: &mut [u8], more: usize) {
+    let length = ((buf.len() - 20 + more) as u16).to_be_bytes();
+    buf[2..4].copy_from_slice(&length);
 }

@@ -19,6 +19,8 @@ pub(crate) enum Expected {
     Dropped(Dropped),
     Data(SocketAddr, Vec<u8>),
     ChannelData(u16, Vec<u8>),
+    Attempt(SocketAddr),
+    Icmp(SocketAddr, [u8; 8]),
 }
 
 pub(crate) fn success() -> Expected {
@@ -47,6 +49,16 @@ pub(crate) fn channel(number: u16, payload: &[u8]) -> Expected {
     Expected::ChannelData(number, payload.into())
 }
 
+/// A ConnectionAttempt of this peer.
+pub(crate) fn attempt(from: SocketAddr) -> Expected {
+    Expected::Attempt(from)
+}
+
+/// A Data indication without data: what was sent to this peer met an error.
+pub(crate) fn icmp(peer: SocketAddr, value: [u8; 8]) -> Expected {
+    Expected::Icmp(peer, value)
+}
+
 impl Outcome {
     #[track_caller]
     pub(crate) fn hears(self, expected: Expected) -> Self {
@@ -60,6 +72,17 @@ impl Outcome {
                 (message.class, message.method) == (Class::Indication, Method::DATA)
                     && peer == Some(Ok(*from))
                     && message.get(Attribute::DATA) == Some(payload)
+            }),
+            Expected::Attempt(from) => self.answer().is_some_and(|message| {
+                (message.class, message.method) == (Class::Indication, Method::CONNECTION_ATTEMPT)
+                    && message.xor_address(Attribute::XOR_PEER_ADDRESS) == Some(Ok(*from))
+                    && message.get(Attribute::CONNECTION_ID).is_some_and(|id| id.len() == 4)
+            }),
+            Expected::Icmp(peer, value) => self.answer().is_some_and(|message| {
+                (message.class, message.method) == (Class::Indication, Method::DATA)
+                    && message.xor_address(Attribute::XOR_PEER_ADDRESS) == Some(Ok(*peer))
+                    && message.get(Attribute::ICMP) == Some(value)
+                    && message.get(Attribute::DATA).is_none()
             }),
             Expected::ChannelData(number, payload) => {
                 let [n0, n1] = number.to_be_bytes();
@@ -86,14 +109,26 @@ impl Outcome {
     /// The answer bears the asker's signature.
     #[track_caller]
     pub(crate) fn signed(self) -> Self {
-        assert!(self.answer().is_some_and(|message| message.is_signed(Algorithm::Sha1)));
+        self.signed_with(Algorithm::Sha1)
+    }
+
+    /// The answer bears the asker's signature of this kind, and no other.
+    #[track_caller]
+    pub(crate) fn signed_with(self, algorithm: Algorithm) -> Self {
+        let message = self.answer().expect("an answer");
+        let signatures = [Algorithm::Sha1, Algorithm::Sha256].map(|kind| message.is_signed(kind));
+        assert_eq!(signatures, [algorithm == Algorithm::Sha1, algorithm == Algorithm::Sha256]);
         self
     }
 
     /// The answer bears none.
     #[track_caller]
     pub(crate) fn unsigned(self) -> Self {
-        assert!(self.answer().is_some_and(|message| !message.is_signed(Algorithm::Sha1)));
+        assert!(
+            self.answer().is_some_and(|message| {
+                !message.is_signed(Algorithm::Sha1) && !message.is_signed(Algorithm::Sha256)
+            })
+        );
         self
     }
 
@@ -133,7 +168,27 @@ impl Outcome {
         }
     }
 
-    fn class(&self) -> Option<Class> {
+    /// It goes to the client on this path.
+    #[track_caller]
+    pub(crate) fn comes_by(self, path: Path) -> Self {
+        assert_eq!(self.verdict, Verdict::ToClient(path));
+        self
+    }
+
+    /// CONNECTION-ID.
+    pub(crate) fn connection(&self) -> StreamId {
+        let id = self.get(Attribute::CONNECTION_ID).expect("a connection has an id");
+        StreamId(u32::from_be_bytes(id.try_into().expect("an id has four bytes")))
+    }
+
+    /// Every XOR-RELAYED-ADDRESS.
+    pub(crate) fn relayed(&self) -> Vec<SocketAddr> {
+        let Some(message) = self.answer() else { return Vec::new() };
+        let relayed = message.attributes().filter(|(kind, _)| *kind == Attribute::XOR_RELAYED_ADDRESS);
+        relayed.map(|(_, value)| xor_address(value, &message.transaction).expect("an address")).collect()
+    }
+
+    pub(super) fn class(&self) -> Option<Class> {
         self.answer().map(|message| message.class)
     }
 

@@ -13,9 +13,12 @@ pub(crate) struct Party {
     pub(crate) relayed: Option<SocketAddr>,
     pub(crate) token: Option<[u8; 8]>,
     pub(crate) nonce: Vec<u8>,
+    /// The last MOBILITY-TICKET.
+    pub(crate) ticket: Vec<u8>,
     pub(super) relay: Option<RelayId>,
     pub(super) last: Vec<u8>,
 }
+
 /// One client, about to speak.
 #[derive(Debug)]
 pub(crate) struct Voice<'t> {
@@ -76,6 +79,18 @@ impl Voice<'_> {
         self
     }
 
+    /// Says it with the last ticket of another client. If that moves the allocation, both speak for it.
+    #[must_use = "a story says what it expects"]
+    pub(crate) fn says_with_ticket_of(&mut self, name: &str, ask: Ask) -> Outcome {
+        let other = self.turn.client(name).at;
+        let ticket = self.turn.parties[other].ticket.clone();
+        let outcome = self.says(ask.with(Attribute::MOBILITY_TICKET, &ticket));
+        if outcome.class() == Some(Class::Success) {
+            self.turn.parties[self.at].relay = self.turn.parties[other].relay;
+        }
+        outcome
+    }
+
     /// Its connection closes.
     pub(crate) fn leaves(&mut self) {
         let tuple = self.turn.parties[self.at].path.tuple;
@@ -92,6 +107,14 @@ impl Voice<'_> {
         self.turn.parties[self.at].relayed.expect("the client has an allocation")
     }
 
+    pub(crate) fn relay(&self) -> RelayId {
+        self.turn.parties[self.at].relay.expect("the client has had an allocation")
+    }
+
+    pub(crate) fn path(&self) -> Path {
+        self.turn.parties[self.at].path
+    }
+
     /// Which slot of the server's table its allocation has.
     pub(crate) fn slot(&self) -> u32 {
         self.turn.parties[self.at].relay.expect("the client has had an allocation").index
@@ -103,6 +126,9 @@ impl Voice<'_> {
         let Ok(message) = Message::parse(&outcome.bytes) else { return };
         if let Some(nonce) = message.get(Attribute::NONCE) {
             party.nonce = nonce.to_vec();
+        }
+        if let Some(ticket) = message.get(Attribute::MOBILITY_TICKET) {
+            party.ticket = ticket.to_vec();
         }
         if message.class == Class::Success && message.method == Method::ALLOCATE {
             party.relayed = message.xor_address(Attribute::XOR_RELAYED_ADDRESS).and_then(Result::ok);
@@ -132,24 +158,50 @@ impl PeerVoice<'_> {
         self.sends_to_party(at, payload)
     }
 
+    /// What was sent to it from this client's relay address meets this error.
+    #[must_use = "a story says what it expects"]
+    pub(crate) fn refuses(&mut self, name: &str, icmp: Icmp) -> Outcome {
+        let relay = self.turn.client(name).relay();
+        self.turn.packet.fill(b"what the error quotes");
+        let verdict = self.turn.handles(Input::Icmp { relay, peer: self.from, icmp });
+        if let Verdict::ToClient(_) = verdict {
+            reads_strictly(self.turn.packet.data());
+        }
+        self.turn.outcome(verdict, Vec::new())
+    }
+
+    /// Connects to this client's relay address.
+    #[must_use = "a story says what it expects"]
+    pub(crate) fn connects_to(&mut self, name: &str) -> Outcome {
+        let relay = self.turn.client(name).relay();
+        self.turn.packet.clear();
+        let verdict = self.turn.handles(Input::Incoming { relay, from: self.from });
+        if let Verdict::ToClient(_) = verdict {
+            reads_strictly(self.turn.packet.data());
+        }
+        self.turn.outcome(verdict, Vec::new())
+    }
+
     fn sends_to_party(&mut self, at: usize, payload: &[u8]) -> Outcome {
         let turn = &mut *self.turn;
         let relay = turn.parties[at].relay.expect("the client has had an allocation");
-        let path = turn.parties[at].path;
         let is_open = turn.held.contains_key(&relay);
+        let paths: Vec<_> =
+            turn.parties.iter().filter(|party| party.relay == Some(relay)).map(|party| party.path).collect();
         turn.packet.fill(payload);
+        turn.packet.marks = turn.arriving;
         let mut effects = Vec::new();
         let input = Input::Peer { relay, from: self.from };
         let verdict = turn.server.handle(turn.now, input, &mut turn.packet, &mut effects);
         assert!(effects.is_empty(), "data has no effect on the world");
         if let Verdict::ToClient(to) = verdict {
-            assert_eq!(to, path, "data reaches the client of this relay address");
+            assert!(paths.contains(&to), "data reaches the client of this relay address");
             assert!(is_open);
             let bytes = turn.packet.data();
-            assert!(!path.tuple.transport.is_stream() || bytes.len().is_multiple_of(4));
+            assert!(!to.tuple.transport.is_stream() || bytes.len().is_multiple_of(4));
             if bytes[0] < 0x40 {
                 reads_strictly(bytes);
-            } else if path.tuple.transport.is_stream() {
+            } else if to.tuple.transport.is_stream() {
                 assert!(bytes[4 + payload.len()..].iter().all(|byte| *byte == 0));
             } else {
                 assert_eq!(bytes.len(), 4 + payload.len());
