@@ -190,15 +190,11 @@ impl Server {
 
     /// Ends the allocation, or one relay address of a dual one (RFC 8656 §8.2).
     fn release(&mut self, now: Now, id: RelayId, family: Option<Family>, effects: &mut Vec<Effect>) {
-        let Some(allocation) = self.table.get_mut(id) else { return };
-        let is_dual = allocation.legs().count() > 1;
-        let Some(family) = family.filter(|_| is_dual) else {
-            self.end(now, id, Ended::Released, effects);
-            return;
-        };
-        let swept = allocation.remove_leg(family);
-        self.forget(swept);
-        effects.push(Effect::Unbind { relay: id, family });
+        let is_dual = self.table.get(id).is_some_and(|allocation| allocation.legs().count() > 1);
+        match family.filter(|_| is_dual) {
+            Some(family) => self.end_leg(id, family, effects),
+            None => self.end(now, id, Ended::Released, effects),
+        }
     }
 
     /// The allocation on this 5-tuple, which must be the asker's own.
