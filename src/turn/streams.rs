@@ -6,7 +6,7 @@
 
 use super::is_over;
 use crate::time::{Duration, Instant, Now, seconds};
-use crate::wire::integrity::Algorithm;
+use crate::wire::integrity::{Algorithm, Key};
 use crate::wire::stun::TransactionId;
 use core::net::SocketAddr;
 
@@ -29,7 +29,7 @@ impl StreamId {
 }
 
 /// A connection to or from a peer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Stream {
     pub(super) id: StreamId,
     pub(super) peer: SocketAddr,
@@ -37,7 +37,7 @@ pub(super) struct Stream {
 }
 
 /// What a connection waits for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) enum State {
     /// For the peer to take it; then this Connect is answered.
     Connecting(Pending),
@@ -48,10 +48,12 @@ pub(super) enum State {
 }
 
 /// A Connect whose answer is due later.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Pending {
     pub(super) transaction: TransactionId,
     pub(super) fingerprint: bool,
+    /// What the answer is signed with: the allocation's own key may be another by then.
+    pub(super) key: Key,
     pub(super) integrity: Algorithm,
 }
 

@@ -48,6 +48,7 @@ impl Server {
         let pending = Pending {
             transaction: question.transaction,
             fingerprint: question.fingerprint,
+            key: asker.key.clone(),
             integrity: asker.integrity,
         };
         allocation.streams.insert(stream, peer, State::Connecting(pending));
@@ -67,8 +68,11 @@ impl Server {
     ) -> Verdict {
         let Some(allocation) = self.table.get_mut(relay) else { return Dropped::NoAllocation.into() };
         let Some(stream) = allocation.streams.get_mut(id) else { return Verdict::Nothing };
-        let State::Connecting(pending) = stream.state else { return Verdict::Nothing };
-        stream.state = waiting(now);
+        let state = core::mem::replace(&mut stream.state, waiting(now));
+        let State::Connecting(pending) = state else {
+            stream.state = state;
+            return Verdict::Nothing;
+        };
         if !is_open {
             allocation.streams.remove(id);
             self.streams.remove(&id);
@@ -80,7 +84,7 @@ impl Server {
             fingerprint: pending.fingerprint,
         };
         let result = if is_open { Ok(Body::Connected(id)) } else { Err(Refusal::ConnectionFailed) };
-        let answer = Answer { signature: Some((allocation.key.clone(), pending.integrity)), result };
+        let answer = Answer { signature: Some((pending.key, pending.integrity)), result };
         self.schedule(relay);
         self.write(now, &question, answer, packet)
     }
