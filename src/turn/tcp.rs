@@ -10,13 +10,13 @@ use super::permit::vet;
 use super::refusal::{Dropped, Refusal};
 use super::server::{Answer, Body, Decided, Question, Server};
 use super::streams::{Pending, State, StreamId, waiting};
-use super::{Effect, RelayId, Verdict};
+use super::{Effect, RelayId, Verdict, is_over};
 use crate::time::Now;
 use crate::wire::Packet;
 use crate::wire::codes::{Attribute, Class, Method};
 use crate::wire::packet::Marks;
 use crate::wire::reply::Reply;
-use crate::wire::stun::{Message, TransactionId};
+use crate::wire::stun::{Family, Message, TransactionId};
 use core::net::SocketAddr;
 use rand_chacha::rand_core::Rng;
 
@@ -101,7 +101,8 @@ impl Server {
         let stream = self.stream_id();
         let mut transaction: TransactionId = [0; 12];
         self.rng.fill_bytes(&mut transaction);
-        let Some(allocation) = self.table.get_mut(relay).filter(|held| !held.is_over(now)) else {
+        let Some(allocation) = self.table.get_mut(relay).filter(|held| held.leg(Family::of(from.ip()), now).is_some())
+        else {
             return Dropped::NoAllocation.into();
         };
         if !allocation.permits(from.ip(), now) {
@@ -142,7 +143,9 @@ impl Server {
         // Nobody learns which ids exist of others: the same answer as for an id that does not (RFC 6062 §5.4).
         let is_own = *allocation.user == *asker.username && !allocation.is_over(now);
         let stream = allocation.streams.get_mut(id).filter(|_| is_own).ok_or(Refusal::BadRequest)?;
-        let State::Waiting(_) = stream.state else { return Err(Refusal::BadRequest) };
+        if !matches!(stream.state, State::Waiting(until) if !is_over(until, now)) {
+            return Err(Refusal::BadRequest);
+        }
         stream.state = State::Open;
         effects.push(Effect::Join { relay, stream: id, path: question.path });
         Ok(Some(Body::Done))
