@@ -488,7 +488,9 @@ impl Server {
     pub(super) fn end_leg(&mut self, id: RelayId, family: Family, effects: &mut Vec<Effect>) {
         let Some(allocation) = self.table.get_mut(id) else { return };
         let swept = allocation.remove_leg(family);
+        let cut = allocation.streams.take_unless(|stream| Family::of(stream.peer.ip()) != family);
         self.forget(swept);
+        self.close_streams(id, cut, effects);
         effects.push(Effect::Unbind { relay: id, family });
     }
 
