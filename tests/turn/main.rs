@@ -19,4 +19,5 @@ mod ports;
 mod refresh;
 mod sha256;
 mod support;
+mod tcp;
 mod worlds;
