@@ -154,12 +154,11 @@ impl Server {
         let tuple = &question.path.tuple;
         let ticket = message.get(Attribute::MOBILITY_TICKET);
         let here = self.live(now, tuple, effects).and_then(|id| self.table.get(id));
-        let id = match ticket {
-            // On its own path a ticket moves nothing.
-            Some(ticket) if here.is_none_or(|here| here.is_moving_to(tuple)) => {
-                self.move_here(now, question, asker, ticket, effects)?
-            }
-            _ => self.own(now, tuple, asker, effects)?,
+        // On its own path a ticket moves nothing.
+        let shown = ticket.filter(|_| here.is_none_or(|here| here.is_moving_to(tuple)));
+        let id = match shown {
+            Some(ticket) => self.ticketed(now, question, asker, ticket, effects)?,
+            None => self.own(now, tuple, asker, effects)?,
         };
         let allocation = self.table.get_mut(id).ok_or(Refusal::AllocationMismatch)?;
         if family.is_some_and(|family| !family.is_some_and(|family| allocation.has_leg(family))) {
@@ -182,6 +181,9 @@ impl Server {
         let granted = self.lifetime(now, wanted, asker.identity);
         if let Some(allocation) = self.table.get_mut(id) {
             allocation.extend(family, now.mono + granted);
+        }
+        if shown.is_some() {
+            self.move_here(id, question, effects);
         }
         self.schedule(id);
         let ticket = ticket.and_then(|_| self.ticket(id));
