@@ -11,6 +11,7 @@ mod dual;
 mod framing;
 mod indication;
 mod limits;
+mod mobility;
 mod noise;
 mod peers;
 mod permission;

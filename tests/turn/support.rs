@@ -215,6 +215,11 @@ impl Turn {
         Voice { turn: self, at }
     }
 
+    /// The path of a client that joined before.
+    pub(crate) fn path_of(&self, name: &str) -> Path {
+        self.parties.iter().find(|party| party.name == name).expect("the client has joined").path
+    }
+
     /// The first client says something.
     #[must_use = "a story says what it expects"]
     pub(crate) fn says(&mut self, ask: Ask) -> Outcome {

@@ -229,7 +229,7 @@ fn j12_x07_a_stranger_connects_to_nobody_and_the_client_hears_nothing() {
 fn j13_a_peer_with_a_permission_is_announced_on_the_control_connection() {
     let mut t = dialling();
     t.says(create_permission(&[PEER_A])).hears(success());
-    let path = t.first().path();
+    let path = t.path_of("alice");
     let outcome = t.peer(PEER_A2).connects_to("alice").hears(attempt(PEER_A2)).comes_by(path);
     assert_eq!(outcome.attributes(), [Attribute::XOR_PEER_ADDRESS, Attribute::CONNECTION_ID]);
     let (relay, stream) = (t.first().relay(), outcome.connection());
@@ -302,7 +302,7 @@ fn j17_the_shell_is_told_what_to_join_and_tells_what_it_carried() {
     let stream = connected(&mut t, PEER_A);
     t.deeds.clear();
     t.client("data").says(connection_bind(stream)).hears(success());
-    let (relay, path) = (t.first().relay(), t.client("data").path());
+    let (relay, path) = (t.first().relay(), t.path_of("data"));
     assert_eq!(t.deeds, [Effect::Join { relay, stream, path }]);
     let carried = Input::Carried { relay, stream, to_peer: 3_000_000_000, to_client: 5_000_000_000 };
     assert_eq!(t.handles(carried), Verdict::Nothing);

@@ -111,10 +111,6 @@ impl Voice<'_> {
         self.turn.parties[self.at].relay.expect("the client has had an allocation")
     }
 
-    pub(crate) fn path(&self) -> Path {
-        self.turn.parties[self.at].path
-    }
-
     /// Which slot of the server's table its allocation has.
     pub(crate) fn slot(&self) -> u32 {
         self.turn.parties[self.at].relay.expect("the client has had an allocation").index
