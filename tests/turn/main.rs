@@ -7,6 +7,7 @@
 mod allocate;
 mod auth;
 mod channel;
+mod discovery;
 mod dual;
 mod framing;
 mod indication;
