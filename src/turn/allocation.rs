@@ -129,6 +129,16 @@ pub(super) enum Identity {
     },
 }
 
+impl Identity {
+    /// Whether the time of the credential is over.
+    pub(super) fn is_over(self, now: Now) -> bool {
+        match self {
+            Self::Static => false,
+            Self::TimeLimited { expires } | Self::Token { expires } => expires <= now.unix,
+        }
+    }
+}
+
 /// A peer address that may speak to the client and be spoken to.
 #[derive(Clone, Copy, Debug)]
 struct Permission {
