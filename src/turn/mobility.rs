@@ -54,7 +54,7 @@ impl Server {
         }
         let allocation = self.table.get(ticket.relay).ok_or(Refusal::AllocationMismatch)?;
         let mobility = allocation.mobility.as_deref().ok_or(Refusal::AllocationMismatch)?;
-        if *allocation.user != *asker.username {
+        if !allocation.is_of(asker) {
             return Err(Refusal::WrongCredentials);
         }
         let is_repeat = mobility.next == Some((question.path, question.transaction));

@@ -141,7 +141,7 @@ impl Server {
         let relay = *self.streams.get(&id).ok_or(Refusal::BadRequest)?;
         let allocation = self.table.get_mut(relay).ok_or(Refusal::BadRequest)?;
         // Nobody learns which ids exist of others: the same answer as for an id that does not (RFC 6062 §5.4).
-        let is_own = *allocation.user == *asker.username && !allocation.is_over(now);
+        let is_own = allocation.is_of(asker) && !allocation.is_over(now);
         let stream = allocation.streams.get_mut(id).filter(|_| is_own).ok_or(Refusal::BadRequest)?;
         if !matches!(stream.state, State::Waiting(until) if !is_over(until, now)) {
             return Err(Refusal::BadRequest);
