@@ -24,4 +24,5 @@ mod refresh;
 mod sha256;
 mod support;
 mod tcp;
+mod token;
 mod worlds;
