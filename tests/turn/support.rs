@@ -298,10 +298,10 @@ impl Turn {
     /// The shell has tried the connection it was asked for last: the answer is read like any other.
     #[must_use = "a story says what it expects"]
     pub(crate) fn shell_connects(&mut self, is_open: bool) -> Outcome {
-        let connect = self.deeds.iter().rev().find_map(|deed| match deed {
-            Effect::Connect { relay, stream, .. } => Some((*relay, *stream)),
-            _ => None,
-        });
+        let wanted = |deed: &Effect| {
+            if let Effect::Connect { relay, stream, .. } = deed { Some((*relay, *stream)) } else { None }
+        };
+        let connect = self.deeds.iter().rev().find_map(wanted);
         let (relay, stream) = connect.expect("the shell was asked to connect");
         self.packet.clear();
         let verdict = self.handles(Input::Connected { relay, stream, is_open });

@@ -319,8 +319,7 @@ fn t14_connections_wait_when_the_bandwidth_is_used_up() {
     t.reloads(|world| world.policy.limits.bandwidth_per_allocation = Some(1000));
     let stream = joined(&mut t, PEER_A);
     let relay = t.first().relay();
-    let mut carries =
-        |t: &mut Turn, to_peer, to_client| t.handles(Input::Carried { relay, stream, to_peer, to_client });
+    let carries = |t: &mut Turn, to_peer, to_client| t.handles(Input::Carried { relay, stream, to_peer, to_client });
     assert_eq!(carries(&mut t, 1000, 1000), Verdict::Nothing);
     assert_eq!(carries(&mut t, 500, 2000), Verdict::Wait(t.now.mono + seconds(2)));
     t.waits(seconds(2));
