@@ -13,6 +13,7 @@ mod dual;
 mod framing;
 mod headers;
 mod indication;
+mod journeys;
 mod limits;
 mod mobility;
 mod noise;

@@ -15,7 +15,7 @@ pub(crate) struct Party {
     pub(crate) nonce: Vec<u8>,
     /// The last MOBILITY-TICKET.
     pub(crate) ticket: Vec<u8>,
-    pub(super) relay: Option<RelayId>,
+    pub(crate) relay: Option<RelayId>,
     pub(super) last: Vec<u8>,
 }
 
