@@ -64,6 +64,10 @@ impl Server {
                 _ => Err(Refusal::AllocationMismatch),
             };
         }
+        // A token is taken for some seconds after its end, as clocks differ; it makes nothing that would live for none.
+        if asker.identity.is_over(now) {
+            return Err(Refusal::Unauthenticated(AuthFailure::Expired));
+        }
         let wish = self.wish(message, question.path.tuple.transport)?;
         if self.policy.draining {
             return Err(self.farewell(&question.path.tuple));
@@ -154,12 +158,11 @@ impl Server {
         let tuple = &question.path.tuple;
         let ticket = message.get(Attribute::MOBILITY_TICKET);
         let here = self.live(now, tuple, effects).and_then(|id| self.table.get(id));
-        let id = match ticket {
-            // On its own path a ticket moves nothing.
-            Some(ticket) if here.is_none_or(|here| here.is_moving_to(tuple)) => {
-                self.move_here(now, question, asker, ticket, effects)?
-            }
-            _ => self.own(now, tuple, asker, effects)?,
+        // On its own path a ticket moves nothing.
+        let shown = ticket.filter(|_| here.is_none_or(|here| here.is_moving_to(tuple)));
+        let id = match shown {
+            Some(ticket) => self.ticketed(now, question, asker, ticket, effects)?,
+            None => self.own(now, tuple, asker, effects)?,
         };
         let allocation = self.table.get_mut(id).ok_or(Refusal::AllocationMismatch)?;
         if family.is_some_and(|family| !family.is_some_and(|family| allocation.has_leg(family))) {
@@ -171,9 +174,7 @@ impl Server {
             return Ok(Some(Body::Refreshed { left: Duration::ZERO, ticket: None }));
         }
         // The call goes on until here with a credential whose time is over, and no further.
-        if let Identity::TimeLimited { expires } | Identity::Token { expires } = asker.identity
-            && expires <= now.unix
-        {
+        if asker.identity.is_over(now) {
             return Err(Refusal::Unauthenticated(AuthFailure::Expired));
         }
         allocation.key = asker.key.clone();
@@ -183,6 +184,9 @@ impl Server {
         if let Some(allocation) = self.table.get_mut(id) {
             allocation.extend(family, now.mono + granted);
         }
+        if shown.is_some() {
+            self.move_here(id, question, effects);
+        }
         self.schedule(id);
         let ticket = ticket.and_then(|_| self.ticket(id));
         Ok(Some(Body::Refreshed { left: granted, ticket }))
@@ -190,15 +194,11 @@ impl Server {
 
     /// Ends the allocation, or one relay address of a dual one (RFC 8656 §8.2).
     fn release(&mut self, now: Now, id: RelayId, family: Option<Family>, effects: &mut Vec<Effect>) {
-        let Some(allocation) = self.table.get_mut(id) else { return };
-        let is_dual = allocation.legs().count() > 1;
-        let Some(family) = family.filter(|_| is_dual) else {
-            self.end(now, id, Ended::Released, effects);
-            return;
-        };
-        let swept = allocation.remove_leg(family);
-        self.forget(swept);
-        effects.push(Effect::Unbind { relay: id, family });
+        let is_dual = self.table.get(id).is_some_and(|allocation| allocation.legs().count() > 1);
+        match family.filter(|_| is_dual) {
+            Some(family) => self.end_leg(id, family, effects),
+            None => self.end(now, id, Ended::Released, effects),
+        }
     }
 
     /// The allocation on this 5-tuple, which must be the asker's own.

@@ -14,7 +14,7 @@ use super::streams::Streams;
 use super::{BindError, Bound, FiveTuple, Path, Session, Usage, is_over};
 use crate::time::{Duration, Instant, Now, UnixSeconds, minutes};
 use crate::wire::channel::ChannelNumber;
-use crate::wire::integrity::{Algorithm, Key, PasswordAlgorithm};
+use crate::wire::integrity::{Algorithm, Key, PasswordAlgorithm, equal};
 use crate::wire::stun::{Family, TransactionId};
 use core::net::{IpAddr, SocketAddr};
 
@@ -129,6 +129,16 @@ pub(super) enum Identity {
     },
 }
 
+impl Identity {
+    /// Whether the time of the credential is over.
+    pub(super) fn is_over(self, now: Now) -> bool {
+        match self {
+            Self::Static => false,
+            Self::TimeLimited { expires } | Self::Token { expires } => expires <= now.unix,
+        }
+    }
+}
+
 /// A peer address that may speak to the client and be spoken to.
 #[derive(Clone, Copy, Debug)]
 struct Permission {
@@ -227,6 +237,15 @@ impl Allocation {
     pub(super) fn is_moving_to(&self, tuple: &FiveTuple) -> bool {
         let next = self.mobility.as_deref().and_then(|mobility| mobility.next.as_ref());
         next.is_some_and(|(path, _)| path.tuple == *tuple)
+    }
+
+    /// Whether the asker, who comes on another path, is who made it. All bearers of tokens from one authorisation server
+    /// have the same user name, the id of the key that sealed them (RFC 7635 §4): the key inside tells them apart.
+    pub(super) fn is_of(&self, asker: &Asker<'_>) -> bool {
+        match self.identity {
+            Identity::Token { .. } => equal(self.key.expose(), asker.key.expose()),
+            Identity::Static | Identity::TimeLimited { .. } => *self.user == *asker.username,
+        }
     }
 
     /// Whether the shell has made its socket.

@@ -234,7 +234,7 @@ impl Proof<'_, '_> {
 
 /// Seconds of one step of a nonce's life.
 fn step(auth: &Auth) -> u64 {
-    (auth.nonce_lifetime.as_secs() / NONCE_STEPS).max(1)
+    auth.nonce_lifetime.as_secs().div_ceil(NONCE_STEPS).max(1)
 }
 
 fn is_ours(auth: &Auth, now: Instant, tuple: &FiveTuple, nonce: &[u8]) -> bool {

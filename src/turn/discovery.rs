@@ -1,7 +1,7 @@
 //! NAT behaviour discovery (RFC 5780): answers that leave from other sockets than the question came to.
 //!
 //! Off by default, because it lets a forged question send its answer to another port or from another address. It never
-//! answers to another host, and an answer is never longer than its question.
+//! answers to another host, and PADDING fills an answer up to the length of its question, never to the path's MTU.
 #![forbid(unsafe_code)]
 
 use super::policy::{Discovery, Policy};
@@ -77,7 +77,8 @@ impl Discovered {
 
     /// The way the answer goes.
     pub(super) fn path(&self, asked: Path) -> Path {
-        let client = SocketAddr::new(asked.tuple.client.ip(), self.to_port.unwrap_or(asked.tuple.client.port()));
+        let client =
+            SocketAddr::new(asked.tuple.client.ip(), self.to_port.unwrap_or_else(|| asked.tuple.client.port()));
         Path { tuple: FiveTuple { client, server: self.from, ..asked.tuple }, link: asked.link }
     }
 }

@@ -4,7 +4,7 @@
 //! a time; another takes its place. The allocation stays what it is: same relay address, same quota, same owner.
 #![forbid(unsafe_code)]
 
-use super::allocation::Mobility;
+use super::allocation::{Mobility, Protocol};
 use super::auth::Asker;
 use super::refusal::Refusal;
 use super::server::{Question, Server};
@@ -32,8 +32,8 @@ impl Server {
         (ticket.worker != self.place.number && ticket.worker < self.place.count).then_some(ticket.worker)
     }
 
-    /// Lets the allocation of a ticket be reached on the path the ticket was shown on (RFC 8016 §3.2).
-    pub(super) fn move_here(
+    /// The allocation of a ticket, which the asker may move to the path the ticket is shown on (RFC 8016 §3.2).
+    pub(super) fn ticketed(
         &mut self,
         now: Now,
         question: &Question,
@@ -45,33 +45,41 @@ impl Server {
             return Err(Refusal::MobilityForbidden);
         }
         let ticket = Ticket::open(&self.policy.auth.nonce_key, ticket).ok_or(Refusal::AllocationMismatch)?;
-        if ticket.worker != self.place.number {
+        let here = self.table.find(&question.path.tuple);
+        if ticket.worker != self.place.number || here.is_some_and(|here| here != ticket.relay) {
+            return Err(Refusal::AllocationMismatch);
+        }
+        if !self.is_live(now, ticket.relay, effects) {
             return Err(Refusal::AllocationMismatch);
         }
         let allocation = self.table.get(ticket.relay).ok_or(Refusal::AllocationMismatch)?;
         let mobility = allocation.mobility.as_deref().ok_or(Refusal::AllocationMismatch)?;
-        if allocation.is_over(now) {
-            return Err(Refusal::AllocationMismatch);
-        }
-        if *allocation.user != *asker.username {
+        if !allocation.is_of(asker) {
             return Err(Refusal::WrongCredentials);
         }
-        let before = mobility.next;
-        let is_repeat = before == Some((question.path, question.transaction));
+        let is_repeat = mobility.next == Some((question.path, question.transaction));
         if mobility.serial != ticket.serial.wrapping_add(u32::from(is_repeat)) {
             return Err(Refusal::AllocationMismatch);
         }
-        if is_repeat {
-            return Ok(ticket.relay);
+        // Peers' connections are announced and bound over connections only (RFC 6062 §5).
+        if allocation.protocol == Protocol::Tcp && !question.path.tuple.transport.is_stream() {
+            return Err(Refusal::BadRequest);
         }
-        let serial = mobility.serial.wrapping_add(1);
-        self.table.set_next(ticket.relay, Some((question.path, question.transaction)));
-        if let Some(mobility) = self.table.get_mut(ticket.relay).and_then(|held| held.mobility.as_mut()) {
-            mobility.serial = serial;
+        Ok(ticket.relay)
+    }
+
+    /// Lets an allocation be reached on another path, too. The same request again changes nothing.
+    pub(super) fn move_here(&mut self, id: RelayId, question: &Question, effects: &mut Vec<Effect>) {
+        let next = Some((question.path, question.transaction));
+        let Some(mobility) = self.table.get_mut(id).and_then(|held| held.mobility.as_mut()) else { return };
+        let before = mobility.next;
+        if before == next {
+            return;
         }
+        mobility.serial = mobility.serial.wrapping_add(1);
+        self.table.set_next(id, next);
         effects.extend(before.map(|(path, _)| Effect::Detached(path)));
         effects.push(Effect::Attached(question.path));
-        Ok(ticket.relay)
     }
 
     /// The client speaks on the path it moves to: that is its path now.

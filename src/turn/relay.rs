@@ -79,7 +79,9 @@ impl Server {
             return Dropped::PeerDenied.into();
         };
         let is_moving = allocation.is_moving_to(tuple);
-        packet.marks.whole = message.get(Attribute::DONT_FRAGMENT).is_some();
+        // DONT-FRAGMENT means nothing where IPv6 is on either side (RFC 8656 §13).
+        let is_ipv4 = tuple.client.is_ipv4() && peer.is_ipv4();
+        packet.marks.whole = is_ipv4 && message.get(Attribute::DONT_FRAGMENT).is_some();
         packet.keep(data);
         let verdict = self.forward(now, id, peer, destination, packet);
         if is_moving && matches!(verdict, Verdict::ToPeer { .. }) {

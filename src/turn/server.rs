@@ -462,15 +462,37 @@ impl Server {
         (list, count)
     }
 
-    /// The live allocation on a 5-tuple. One whose time is over ends here, to the second.
+    /// The live allocation on a 5-tuple.
     pub(super) fn live(&mut self, now: Now, tuple: &FiveTuple, effects: &mut Vec<Effect>) -> Option<RelayId> {
         let id = self.table.find(tuple)?;
-        let allocation = self.table.get(id)?;
-        if allocation.is_bound() && allocation.is_over(now) {
-            self.end(now, id, Ended::Expired, effects);
-            return None;
+        self.is_live(now, id, effects).then_some(id)
+    }
+
+    /// Whether an allocation lives. What of it is over ends here, to the second: all of it, or one relay address.
+    pub(super) fn is_live(&mut self, now: Now, id: RelayId, effects: &mut Vec<Effect>) -> bool {
+        let Some(allocation) = self.table.get(id) else { return false };
+        if !allocation.is_bound() {
+            return true;
         }
-        Some(id)
+        if allocation.is_over(now) {
+            self.end(now, id, Ended::Expired, effects);
+            return false;
+        }
+        let is_over = |family: &Family| allocation.has_leg(*family) && allocation.leg(*family, now).is_none();
+        if let Some(family) = [Family::V4, Family::V6].into_iter().find(is_over) {
+            self.end_leg(id, family, effects);
+        }
+        true
+    }
+
+    /// Takes one relay address of two away, with all that depends on it.
+    pub(super) fn end_leg(&mut self, id: RelayId, family: Family, effects: &mut Vec<Effect>) {
+        let Some(allocation) = self.table.get_mut(id) else { return };
+        let swept = allocation.remove_leg(family);
+        let cut = allocation.streams.take_unless(|stream| Family::of(stream.peer.ip()) != family);
+        self.forget(swept);
+        self.close_streams(id, cut, effects);
+        effects.push(Effect::Unbind { relay: id, family });
     }
 
     /// Makes the wheel name this allocation when something of it is over.
@@ -505,20 +527,11 @@ impl Server {
         }
         *due = NOT_DUE;
         let Some(id) = self.table.id(slot) else { return };
-        let Some(allocation) = self.table.get_mut(id) else { return };
-        if allocation.is_bound() && allocation.is_over(now) {
-            self.end(now, id, Ended::Expired, effects);
+        if !self.is_live(now, id, effects) {
             return;
         }
-        let mut swept = allocation.sweep(now);
-        for family in [Family::V4, Family::V6] {
-            if allocation.has_leg(family) && allocation.leg(family, now).is_none() {
-                let with_it = allocation.remove_leg(family);
-                swept.permissions += with_it.permissions;
-                swept.channels += with_it.channels;
-                effects.push(Effect::Unbind { relay: id, family });
-            }
-        }
+        let Some(allocation) = self.table.get_mut(id) else { return };
+        let swept = allocation.sweep(now);
         let overdue = allocation.streams.take_overdue(now);
         self.forget(swept);
         self.close_streams(id, overdue, effects);

@@ -6,7 +6,7 @@
 
 use super::is_over;
 use crate::time::{Duration, Instant, Now, seconds};
-use crate::wire::integrity::Algorithm;
+use crate::wire::integrity::{Algorithm, Key};
 use crate::wire::stun::TransactionId;
 use core::net::SocketAddr;
 
@@ -29,7 +29,7 @@ impl StreamId {
 }
 
 /// A connection to or from a peer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Stream {
     pub(super) id: StreamId,
     pub(super) peer: SocketAddr,
@@ -39,7 +39,7 @@ pub(super) struct Stream {
 }
 
 /// What a connection waits for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) enum State {
     /// For the peer to take it; then this Connect is answered.
     Connecting(Pending),
@@ -50,10 +50,12 @@ pub(super) enum State {
 }
 
 /// A Connect whose answer is due later.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Pending {
     pub(super) transaction: TransactionId,
     pub(super) fingerprint: bool,
+    /// What the answer is signed with: the allocation's own key may be another by then.
+    pub(super) key: Key,
     pub(super) integrity: Algorithm,
 }
 
@@ -68,10 +70,10 @@ impl Streams {
         pending >= MAX_PENDING || self.0.len() >= MAX_STREAMS
     }
 
-    /// Whether there is one to this peer, in any state (RFC 6062 §5.2). One that the peer made does not count: two relays
-    /// that connect to each other have two.
-    pub(super) fn has(&self, peer: SocketAddr) -> bool {
-        self.0.iter().any(|stream| stream.is_ours && stream.peer == peer)
+    /// Whether there is one with this peer, in any state (RFC 6062 §5.2). Two relays of ours that connect to each other have
+    /// two: there one that the peer made does not count.
+    pub(super) fn has(&self, peer: SocketAddr, is_own_relay: bool) -> bool {
+        self.0.iter().any(|stream| stream.peer == peer && (stream.is_ours || !is_own_relay))
     }
 
     pub(super) fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {

@@ -6,17 +6,18 @@
 
 use super::allocation::Protocol;
 use super::auth::Asker;
+use super::peers::Destination;
 use super::permit::vet;
 use super::refusal::{Dropped, Refusal};
 use super::server::{Answer, Body, Decided, Question, Server};
 use super::streams::{Pending, State, StreamId, waiting};
-use super::{Effect, FiveTuple, RelayId, Verdict};
+use super::{Effect, FiveTuple, RelayId, Verdict, is_over};
 use crate::time::Now;
 use crate::wire::Packet;
 use crate::wire::codes::{Attribute, Class, Method};
 use crate::wire::packet::Marks;
 use crate::wire::reply::Reply;
-use crate::wire::stun::{Message, TransactionId};
+use crate::wire::stun::{Family, Message, TransactionId};
 use core::net::SocketAddr;
 use rand_chacha::rand_core::Rng;
 
@@ -39,7 +40,7 @@ impl Server {
         }
         vet(peer.ip(), allocation, now, destination.is_some())?;
         let destination = destination.ok_or(Refusal::PeerForbidden)?;
-        if allocation.streams.has(peer) {
+        if allocation.streams.has(peer, matches!(destination, Destination::OwnRelay { .. })) {
             return Err(Refusal::ConnectionExists);
         }
         if allocation.streams.is_full() {
@@ -48,6 +49,7 @@ impl Server {
         let pending = Pending {
             transaction: question.transaction,
             fingerprint: question.fingerprint,
+            key: asker.key.clone(),
             integrity: asker.integrity,
         };
         allocation.streams.insert(stream, peer, State::Connecting(pending));
@@ -67,8 +69,11 @@ impl Server {
     ) -> Verdict {
         let Some(allocation) = self.table.get_mut(relay) else { return Dropped::NoAllocation.into() };
         let Some(stream) = allocation.streams.get_mut(id) else { return Verdict::Nothing };
-        let State::Connecting(pending) = stream.state else { return Verdict::Nothing };
-        stream.state = waiting(now);
+        let state = core::mem::replace(&mut stream.state, waiting(now));
+        let State::Connecting(pending) = state else {
+            stream.state = state;
+            return Verdict::Nothing;
+        };
         if !is_open {
             allocation.streams.remove(id);
             self.streams.remove(&id);
@@ -80,7 +85,7 @@ impl Server {
             fingerprint: pending.fingerprint,
         };
         let result = if is_open { Ok(Body::Connected(id)) } else { Err(Refusal::ConnectionFailed) };
-        let answer = Answer { signature: Some((allocation.key.clone(), pending.integrity)), result };
+        let answer = Answer { signature: Some((pending.key, pending.integrity)), result };
         self.schedule(relay);
         self.write(now, &question, answer, packet)
     }
@@ -97,7 +102,8 @@ impl Server {
         let stream = self.stream_id();
         let mut transaction: TransactionId = [0; 12];
         self.rng.fill_bytes(&mut transaction);
-        let Some(allocation) = self.table.get_mut(relay).filter(|held| !held.is_over(now)) else {
+        let Some(allocation) = self.table.get_mut(relay).filter(|held| held.leg(Family::of(from.ip()), now).is_some())
+        else {
             return Dropped::NoAllocation.into();
         };
         if !allocation.permits(from.ip(), now) {
@@ -136,9 +142,11 @@ impl Server {
         let relay = *self.streams.get(&id).ok_or(Refusal::BadRequest)?;
         let allocation = self.table.get_mut(relay).ok_or(Refusal::BadRequest)?;
         // Nobody learns which ids exist of others: the same answer as for an id that does not (RFC 6062 §5.4).
-        let is_own = *allocation.user == *asker.username && !allocation.is_over(now);
+        let is_own = allocation.is_of(asker) && !allocation.is_over(now);
         let stream = allocation.streams.get_mut(id).filter(|_| is_own).ok_or(Refusal::BadRequest)?;
-        let State::Waiting(_) = stream.state else { return Err(Refusal::BadRequest) };
+        if !matches!(stream.state, State::Waiting(until) if !is_over(until, now)) {
+            return Err(Refusal::BadRequest);
+        }
         stream.state = State::Open;
         effects.push(Effect::Join { relay, stream: id, path: question.path });
         Ok(Some(Body::Done))
