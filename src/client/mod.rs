@@ -51,6 +51,17 @@ pub enum Heard {
         /// Where in the message the payload lies.
         payload: Range<usize>,
     },
+    /// An ICMP error about something that was sent to a peer (RFC 8656 §11.5).
+    Icmp {
+        /// To whom.
+        peer: SocketAddr,
+        /// Its type, by the family of the peer.
+        kind: u8,
+        /// Its code.
+        code: u8,
+        /// The MTU it tells, or 0.
+        mtu: u32,
+    },
     /// Data from the peer of a channel.
     ChannelData {
         /// On which channel.
@@ -182,8 +193,14 @@ impl Client {
         match (message.class, message.method) {
             (Class::Indication, Method::DATA) => {
                 let peer = message.xor_address(Attribute::XOR_PEER_ADDRESS).and_then(Result::ok).ok_or(Unexpected)?;
-                let payload = message.range(Attribute::DATA).ok_or(Unexpected)?;
-                Ok(Heard::Data { peer, payload })
+                if let Some(payload) = message.range(Attribute::DATA) {
+                    return Ok(Heard::Data { peer, payload });
+                }
+                let icmp = message.bytes::<8>(Attribute::ICMP).and_then(Result::ok).ok_or(Unexpected)?;
+                let [_, _, k0, k1, mtu @ ..] = icmp;
+                let kind_and_code = u16::from_be_bytes([k0, k1]);
+                let (kind, code) = ((kind_and_code >> 9) as u8, kind_and_code as u8);
+                Ok(Heard::Icmp { peer, kind, code, mtu: u32::from_be_bytes(mtu) })
             }
             (Class::Success, method) => {
                 let address = |attribute| message.xor_address(attribute).and_then(Result::ok);

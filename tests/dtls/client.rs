@@ -129,7 +129,9 @@ impl Phone {
             match self.turn.hear(&answer).unwrap() {
                 Heard::Success(success) => return success,
                 Heard::Error { is_challenge: true, .. } => {}
-                other @ (Heard::Error { .. } | Heard::Data { .. } | Heard::ChannelData { .. }) => panic!("{other:?}"),
+                other @ (Heard::Error { .. } | Heard::Data { .. } | Heard::Icmp { .. } | Heard::ChannelData { .. }) => {
+                    panic!("{other:?}")
+                }
             }
         }
     }

@@ -29,7 +29,7 @@ fn a_hello_that_is_broken_or_in_pieces_has_no_answer() {
     let mut piece = whole.clone();
     piece[22..25].copy_from_slice(&[0, 0, 100]);
     let mut other_version = whole.clone();
-    other_version[26] = 0xFF;
+    other_version[26] = 0xFC;
     let endless = hello(0, RANDOM, &[], 5000);
     for wrong in [&piece, &other_version, &endless, &whole[..whole.len() - 1].to_vec(), &whole[..59].to_vec()] {
         socket.send(wrong).unwrap();
@@ -37,6 +37,17 @@ fn a_hello_that_is_broken_or_in_pieces_has_no_answer() {
     until("all five are dropped", || server.dropped(Dropped::Dtls) == 5);
     // What is answered next is the next question.
     assert!(is_verify_request(&answer(&socket, &whole)));
+}
+
+#[test]
+fn a_client_of_dtls_1_0_is_told_so_and_leaves_nothing_behind() {
+    let server = Server::start();
+    let socket = socket(server.address);
+    let mut old = hello(0, RANDOM, &[], 100);
+    old[26] = 0xFF;
+    let alert = answer(&socket, &old);
+    assert_eq!((alert[0], &alert[13..]), (21, &[2, 70][..]), "a fatal alert: protocol_version");
+    assert_eq!(server.dropped(Dropped::Dtls), 1);
 }
 
 #[test]

@@ -154,7 +154,9 @@ impl Caller {
                 Heard::Success(success) => return Ok(success),
                 Heard::Error { is_challenge: true, .. } if may_retry => may_retry = false,
                 Heard::Error { code, .. } => return Err(code),
-                Heard::Data { .. } | Heard::ChannelData { .. } => unreachable!("data has no transaction of ours"),
+                Heard::Data { .. } | Heard::Icmp { .. } | Heard::ChannelData { .. } => {
+                    unreachable!("data has no transaction of ours")
+                }
             }
         }
     }
@@ -212,11 +214,14 @@ impl Caller {
 
     /// The next data from a peer.
     pub(crate) fn data(&mut self) -> Data {
-        let message = self.kept.pop_front().or_else(|| self.hears()).expect("data comes in time");
-        match self.client.hear(&message).expect("the server speaks STUN") {
-            Heard::Data { peer, payload } => Data::From(peer, message[payload].to_vec()),
-            Heard::ChannelData { number, payload } => Data::On(number.get(), message[payload].to_vec()),
-            other @ (Heard::Success(_) | Heard::Error { .. }) => panic!("no data: {other:?}"),
+        loop {
+            let message = self.kept.pop_front().or_else(|| self.hears()).expect("data comes in time");
+            match self.client.hear(&message).expect("the server speaks STUN") {
+                Heard::Data { peer, payload } => return Data::From(peer, message[payload].to_vec()),
+                Heard::ChannelData { number, payload } => return Data::On(number.get(), message[payload].to_vec()),
+                Heard::Icmp { .. } => {} // of a peer that is not there
+                other @ (Heard::Success(_) | Heard::Error { .. }) => panic!("no data: {other:?}"),
+            }
         }
     }
 }

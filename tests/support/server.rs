@@ -304,6 +304,8 @@ fn configuration(setup: &Setup, port: u16, http: SocketAddr) -> String {
     let on = |port| quoted(setup.listen.iter().map(|ip| SocketAddr::new(*ip, port).to_string()).collect());
     let listen = on(port);
     let secure = if setup.tls.is_empty() { String::new() } else { on(port + 1) };
+    // Its default is a port that another server of the tests may have.
+    let dtls = if setup.listen_lines.contains("dtls") { "" } else { "dtls = []" };
     let relay = quoted(setup.relay.iter().map(ToString::to_string).collect());
     let allow = quoted(setup.allow.iter().map(ToString::to_string).collect());
     let deny = quoted(setup.deny.iter().map(ToString::to_string).collect());
@@ -317,6 +319,7 @@ realm = "test.example"
 udp = [{listen}]
 tcp = [{listen}]
 tls = [{secure}]
+{dtls}
 {listen_lines}
 [tls]
 {tls}
