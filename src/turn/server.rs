@@ -183,7 +183,9 @@ impl Server {
         let Some(allocation) = self.table.get(id) else { return };
         if allocation.is_moving_to(tuple) {
             self.table.set_next(id, None);
-        } else if allocation.mobility.is_none() {
+        } else if allocation.mobility.is_some() {
+            self.table.set_adrift(id);
+        } else {
             self.end(now, id, Ended::Disconnected, effects);
         }
     }

@@ -1,7 +1,8 @@
 //! Where the allocations are: a slab, and one index from 5-tuple to slot.
 //!
 //! The slab is the only owner; the index holds slot numbers and compares against the slab, so the two cannot disagree
-//! about a key. An allocation on the move stands there twice, once for each of its paths. Relay sockets carry their
+//! about a key. An allocation on the move stands there twice, once for each of its paths; one whose
+//! connection closed and that may move, not at all. Relay sockets carry their
 //! [`RelayId`] and need no index.
 #![forbid(unsafe_code)]
 
@@ -91,6 +92,11 @@ impl Table {
         if next.is_some() {
             self.index(id.index | NEXT);
         }
+    }
+
+    /// Lets an allocation whose connection closed be found by its ticket alone: whoever has the 5-tuple next may be another.
+    pub(super) fn set_adrift(&mut self, id: RelayId) {
+        self.unindex(id.index);
     }
 
     /// Ends the move of an allocation: the path it moved to is its path now.

@@ -88,7 +88,7 @@ fn t09_an_allocate_repeated_while_its_socket_is_made_gets_one_socket_and_one_ans
     t.first().repeats().hears(silence());
     t.says(allocate()).hears(error(437));
     t.says(refresh()).hears(error(437));
-    assert_eq!(t.binds_waiting(), 1);
+    assert_eq!(t.waiting.len(), 1);
     t.shell_binds().hears(success());
     t.first().repeats().hears(success());
     assert_eq!(t.sockets(), 1);

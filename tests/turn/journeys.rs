@@ -46,7 +46,8 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Debug)]
 struct Journey {
     relay: RelayId,
-    at: usize,
+    /// `None` once the connection there has closed.
+    at: Option<usize>,
     next: Option<usize>,
     good: Vec<u8>,
     old: Option<Vec<u8>>,
@@ -54,13 +55,13 @@ struct Journey {
 
 /// Which allocation a place leads to.
 fn here(journeys: &[Journey], place: usize) -> Option<usize> {
-    journeys.iter().position(|journey| journey.at == place || journey.next == Some(place))
+    journeys.iter().position(|journey| journey.at == Some(place) || journey.next == Some(place))
 }
 
 /// The client speaks here: if its allocation was on the way to this place, it has arrived.
 fn arrives(journey: &mut Journey, place: usize) {
     if journey.next == Some(place) {
-        journey.at = place;
+        journey.at = Some(place);
         journey.next = None;
     }
 }
@@ -73,7 +74,7 @@ fn moves(t: &mut Turn, journeys: &mut [Journey], number: usize, is_good: bool, p
     let next_ticket = outcome.get(Attribute::MOBILITY_TICKET);
     match here(journeys, place) {
         // On its own path a ticket moves nothing, whosever it is.
-        Some(other) if journeys[other].at == place => {
+        Some(other) if journeys[other].at == Some(place) => {
             outcome.hears(success());
             journeys[other].good = next_ticket.expect("it may move");
         }
@@ -100,7 +101,7 @@ fn takes(t: &mut Turn, journeys: &mut Vec<Journey>, step: &Step) {
             let good = outcome.hears(success()).get(Attribute::MOBILITY_TICKET).expect("it asked");
             t.client(PLACES[place]).says(create_permission(&[PEER_A])).hears(success());
             let relay = t.client(PLACES[place]).relay();
-            journeys.push(Journey { relay, at: place, next: None, good, old: None });
+            journeys.push(Journey { relay, at: Some(place), next: None, good, old: None });
         }
         Step::Move(number, is_good, place) if number < journeys.len() => moves(t, journeys, number, is_good, place),
         Step::Speak(place) => {
@@ -134,14 +135,18 @@ fn takes(t: &mut Turn, journeys: &mut Vec<Journey>, step: &Step) {
             }
         }
         Step::PeerSends(number) if number < journeys.len() => {
-            let place = PLACES[journeys[number].at];
+            let Some(place) = journeys[number].at.map(|at| PLACES[at]) else { return };
             let path = t.path_of(place);
             t.peer(PEER_A).sends_to(place, b"fro").hears(data(PEER_A, b"fro")).comes_by(path);
         }
         Step::Leave(place) if is_connection(place) => {
             t.client(PLACES[place]).leaves();
             if let Some(number) = here(journeys, place) {
-                journeys[number].next = journeys[number].next.filter(|next| *next != place);
+                let journey = &mut journeys[number];
+                match journey.next == Some(place) {
+                    true => journey.next = None,
+                    false => journey.at = None,
+                }
             }
         }
         Step::Move(..) | Step::PeerSends(_) | Step::Leave(_) => {}

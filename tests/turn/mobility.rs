@@ -345,6 +345,39 @@ fn m08_a_connection_that_closes_leaves_its_allocation_time_to_move() {
 }
 
 #[test]
+fn class_18_whoever_has_the_5_tuple_of_a_closed_connection_next_is_another() {
+    let mut t = mobile_over(Transport::Tcp);
+    let ticket = t.first().party().ticket.clone();
+    t.first().leaves();
+    is_left(&mut t, "home");
+    t.first().says(allocate()).hears(success());
+    t.first().says(refresh_for(0)).hears(success());
+    // The client itself may come back there, with its ticket.
+    let back = refresh().with(Attribute::MOBILITY_TICKET, &ticket);
+    t.first().says(back).hears(success());
+    t.first().says(create_permission(&[PEER_A])).hears(success());
+    assert_eq!((t.gauges(), t.sockets()), ((1, 2, 1), 1));
+    t.first().says(refresh_for(0)).hears(success());
+    t.is_as_new();
+}
+
+#[test]
+fn class_18_an_allocation_adrift_and_another_on_its_old_path_do_not_meet() {
+    let mut t = mobile_over(Transport::Tcp);
+    let ticket = t.first().party().ticket.clone();
+    t.first().leaves();
+    t.first().says(allocate()).hears(success());
+    t.client("train").says(refresh().with(Attribute::MOBILITY_TICKET, &ticket)).hears(success());
+    t.client("train").says(create_permission(&[PEER_A])).hears(success());
+    t.first().says(send(PEER_A, b"to")).hears(dropped(Dropped::NoPermission));
+    t.client("train").says(refresh_for(0)).hears(success());
+    assert_eq!(t.gauges(), (1, 0, 0));
+    t.first().says(refresh()).hears(success());
+    t.first().leaves();
+    t.is_as_new();
+}
+
+#[test]
 fn m08_a_new_connection_that_closes_unused_leaves_the_old_path_as_it_was() {
     let mut t = mobile();
     place(&mut t, "hotel", Transport::Tcp);

@@ -106,7 +106,8 @@ pub(crate) struct Turn {
     pub(crate) token_keys: Vec<Key>,
     settings: Settings,
     held: BTreeMap<RelayId, Held>,
-    waiting: Vec<Bind>,
+    /// What the slow shell has not done yet.
+    pub(crate) waiting: Vec<Bind>,
     parties: Vec<Party>,
     packet: Packet,
 }
@@ -324,11 +325,6 @@ impl Turn {
         let closed = |deed: &mut Effect| matches!(deed, Effect::Close { .. });
         let stream = |deed| if let Effect::Close { stream, .. } = deed { Some(stream) } else { None };
         self.deeds.extract_if(.., closed).filter_map(stream).collect()
-    }
-
-    /// How many binds wait for the slow shell.
-    pub(crate) fn binds_waiting(&self) -> usize {
-        self.waiting.len()
     }
 
     /// Live allocations, as the shell sees them.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use turnserver::turn::refusal::{Dropped, Ended};
 use turnserver::turn::tally::Transport;
-use turnserver::turn::{Effect, Input, Place, StreamId, Verdict};
+use turnserver::turn::{Effect, Input, Place, Protocol, StreamId, Verdict};
 use turnserver::wire::codes::{Attribute, Method};
 use turnserver::wire::integrity::Algorithm;
 
@@ -71,6 +71,19 @@ fn j02_what_concerns_datagrams_is_a_bad_request() {
         t.says(allocate_tcp().with(attribute, value)).hears(error(400)).signed();
     }
     t.is_as_new();
+}
+
+#[test]
+fn j03_the_shell_is_asked_for_a_socket_that_listens() {
+    let mut t = Turn::new();
+    t.shell_is_slow = true;
+    t.joins_by_tcp("alice").learns_a_nonce();
+    t.says(allocate_tcp()).hears(silence());
+    t.says(connect(PEER_A)).hears(error(437)); // not before there is one
+    assert_eq!(t.waiting[0].protocol, Protocol::Tcp);
+    t.shell_binds().hears(success());
+    t.says(connect(PEER_A)).hears(silence());
+    assert_eq!(t.deeds.len(), 1);
 }
 
 #[test]

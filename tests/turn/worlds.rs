@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use turnserver::turn::tally::Transport;
 use turnserver::turn::{BindError, Verdict};
 use turnserver::wire::codes::Attribute;
+use turnserver::wire::stun::Family;
 
 const CLIENTS: [(&str, &str, Transport); 4] = [
     ("desk", "alice", Transport::Udp),
@@ -16,13 +17,15 @@ const CLIENTS: [(&str, &str, Transport); 4] = [
     ("tablet", "alice", Transport::Udp),
     ("bob", "bob", Transport::Udp),
 ];
-const PEERS: [SocketAddr; 5] = [PEER_A, PEER_A2, PEER_B, PEER_C, PRIVATE];
+const PEERS: [SocketAddr; 6] = [PEER_A, PEER_A2, PEER_B, PEER_C, PRIVATE, PEER_V6];
 const QUOTA: usize = 2;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Allocate(usize, u32),
-    Refresh(usize, u32),
+    /// By whom, for how long, and whether in both families.
+    Allocate(usize, u32, bool),
+    /// By whom, for how long, and whether for one family only.
+    Refresh(usize, u32, Option<Family>),
     Permit(usize, Vec<usize>),
     Bind(usize, u16, usize),
     Send(usize, usize),
@@ -38,10 +41,13 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let (client, peer, number) = (0..CLIENTS.len(), 0..PEERS.len(), 0x4000u16..0x4003);
     let lifetime = prop_oneof![Just(600u32), 0u32..4000];
+    let family = prop_oneof![2 => Just(None), 1 => Just(Some(Family::V4)), 1 => Just(Some(Family::V6))];
     prop_oneof![
-        4 => (client.clone(), lifetime.clone()).prop_map(|(client, lifetime)| Step::Allocate(client, lifetime)),
-        2 => (client.clone(), lifetime).prop_map(|(client, lifetime)| Step::Refresh(client, lifetime)),
-        1 => client.clone().prop_map(|client| Step::Refresh(client, 0)),
+        4 => (client.clone(), lifetime.clone(), any::<bool>())
+            .prop_map(|(client, lifetime, dual)| Step::Allocate(client, lifetime, dual)),
+        3 => (client.clone(), lifetime, family.clone())
+            .prop_map(|(client, lifetime, family)| Step::Refresh(client, lifetime, family)),
+        1 => (client.clone(), family).prop_map(|(client, family)| Step::Refresh(client, 0, family)),
         3 => (client.clone(), vec(peer.clone(), 1..4)).prop_map(|(client, peers)| Step::Permit(client, peers)),
         4 => (client.clone(), number.clone(), peer.clone()).prop_map(|(client, number, peer)| Step::Bind(client, number, peer)),
         3 => (client.clone(), peer.clone()).prop_map(|(client, peer)| Step::Send(client, peer)),
@@ -66,12 +72,33 @@ struct Law {
 
 #[derive(Debug, Default)]
 struct Held {
-    expires: u64,
+    /// When each family is over.
+    legs: BTreeMap<u8, u64>,
     permissions: BTreeMap<IpAddr, u64>,
     channels: BTreeMap<u16, (SocketAddr, u64)>,
 }
 
 const REST: u64 = 300;
+
+impl Held {
+    /// When the last of it is over.
+    fn expires(&self) -> u64 {
+        self.legs.values().copied().max().unwrap_or(0)
+    }
+
+    fn has(&self, ip: IpAddr) -> bool {
+        self.legs.contains_key(&Family::of(ip).number())
+    }
+
+    /// Keeps what lives at this moment: a family takes all that depends on it along.
+    fn keeps(&mut self, now: u64) {
+        self.legs.retain(|_, expires| *expires >= now);
+        let legs = self.legs.clone();
+        let has = |ip: IpAddr| legs.contains_key(&Family::of(ip).number());
+        self.permissions.retain(|ip, expires| *expires >= now && has(*ip));
+        self.channels.retain(|_, (peer, expires)| *expires + REST >= now && has(peer.ip()));
+    }
+}
 
 impl Law {
     fn is_denied(&self, peer: usize) -> bool {
@@ -80,31 +107,57 @@ impl Law {
 
     fn live(&mut self, client: usize) -> Option<&mut Held> {
         let now = self.now;
-        self.allocations.get_mut(&client).filter(|held| held.expires > now)
+        self.allocations.get_mut(&client).filter(|held| held.expires() > now)
     }
 
     fn permits(&mut self, client: usize, ip: IpAddr) -> bool {
         let now = self.now;
-        self.live(client).is_some_and(|held| held.permissions.get(&ip).is_some_and(|expires| *expires > now))
+        self.live(client).is_some_and(|held| {
+            let is_reachable = held.legs.get(&Family::of(ip).number()).is_some_and(|expires| *expires > now);
+            is_reachable && held.permissions.get(&ip).is_some_and(|expires| *expires > now)
+        })
     }
 
     fn moves_to(&mut self, now: u64) {
         self.now = now;
-        self.allocations.retain(|_, held| held.expires >= now);
-        for held in self.allocations.values_mut() {
-            held.permissions.retain(|_, expires| *expires >= now);
-            held.channels.retain(|_, (_, expires)| *expires + REST >= now);
-        }
+        self.allocations.values_mut().for_each(|held| held.keeps(now));
+        self.allocations.retain(|_, held| !held.legs.is_empty());
+    }
+
+    /// A client asks something: what of its allocation ends in this second is over before it is answered.
+    fn asked(&mut self, client: usize) {
+        let now = self.now;
+        let Some(held) = self.allocations.get_mut(&client) else { return };
+        held.legs.retain(|_, expires| *expires > now);
+        held.keeps(now);
+        self.allocations.retain(|_, held| !held.legs.is_empty());
+    }
+
+    /// What a request that names these peers is told, when not all of them may be.
+    fn objection(&mut self, client: usize, peers: &[usize]) -> Option<u16> {
+        let Some(held) = self.allocations.get(&client) else { return Some(437) };
+        peers.iter().find_map(|peer| match (held.has(PEERS[*peer].ip()), self.is_denied(*peer)) {
+            (false, _) => Some(443),
+            (true, true) => Some(403),
+            (true, false) => None,
+        })
     }
 
     /// The gauges, at least and at most: what ends in this very second may have been swept or not.
     fn gauges(&self, strictly: bool) -> (u64, u64, u64) {
         let now = self.now + u64::from(strictly);
-        let live = || self.allocations.values().filter(move |held| held.expires >= now);
-        let permissions = live().flat_map(|held| held.permissions.values()).filter(|expires| **expires >= now).count();
-        let channels =
-            live().flat_map(|held| held.channels.values()).filter(|(_, expires)| *expires + REST >= now).count();
-        (live().count() as u64, permissions as u64, channels as u64)
+        let live = || self.allocations.values().filter(move |held| held.expires() >= now);
+        let has = move |held: &Held, ip: IpAddr| {
+            held.legs.get(&Family::of(ip).number()).is_some_and(|expires| *expires >= now)
+        };
+        let permissions = live().map(|held| {
+            held.permissions.iter().filter(|(ip, expires)| **expires >= now && has(held, **ip)).count() as u64
+        });
+        let channels = live().map(|held| {
+            let alive = |(peer, expires): &&(SocketAddr, u64)| *expires + REST >= now && has(held, peer.ip());
+            held.channels.values().filter(alive).count() as u64
+        });
+        (live().count() as u64, permissions.sum(), channels.sum())
     }
 }
 
@@ -126,13 +179,14 @@ fn takes(t: &mut Turn, law: &mut Law, step: &Step) {
             law.moves_to(t.now.mono.as_secs());
         }
         Step::SocketsFail(fail) => t.bind_fails = fail.then_some(BindError::NoResources),
-        Step::Allocate(client, lifetime) => {
+        Step::Allocate(client, lifetime, dual) => {
+            law.asked(*client);
             let users = law
                 .allocations
                 .iter()
-                .filter(|(other, held)| held.expires > law.now && CLIENTS[**other].1 == CLIENTS[*client].1);
+                .filter(|(other, held)| held.expires() > law.now && CLIENTS[**other].1 == CLIENTS[*client].1);
             // An allocation that ends in this second holds its place until somebody looks.
-            let swept = t.sockets() == law.allocations.values().filter(|held| held.expires > law.now).count();
+            let swept = t.sockets() == law.allocations.values().filter(|held| held.expires() > law.now).count();
             let is_full = users.count() >= QUOTA;
             let expected = match law.live(*client) {
                 Some(_) => error(437),
@@ -140,51 +194,64 @@ fn takes(t: &mut Turn, law: &mut Law, step: &Step) {
                 None if t.bind_fails.is_some() => error(508),
                 None => success(),
             };
-            let outcome = says(t, *client, allocate().with(Attribute::LIFETIME, &lifetime.to_be_bytes()));
+            let ask = allocate().with(Attribute::LIFETIME, &lifetime.to_be_bytes());
+            let both = ask.clone().with(Attribute::ADDITIONAL_ADDRESS_FAMILY, &[2, 0, 0, 0]);
+            let outcome = says(t, *client, if *dual { both } else { ask });
             if !swept && outcome.code() == Some(486) {
                 return;
             }
             let outcome = outcome.hears(expected);
             if outcome.code().is_none() {
                 let expires = law.now + lives_for(*lifetime);
-                law.allocations.insert(*client, Held { expires, ..Held::default() });
+                let legs = (1..=1 + u8::from(*dual)).map(|family| (family, expires)).collect();
+                law.allocations.insert(*client, Held { legs, ..Held::default() });
             }
         }
-        Step::Refresh(client, lifetime) => {
-            let outcome = says(t, *client, refresh_for(*lifetime));
+        Step::Refresh(client, lifetime, family) => {
+            let mut ask = refresh_for(*lifetime);
+            if let Some(family) = family {
+                ask = ask.with(Attribute::REQUESTED_ADDRESS_FAMILY, &[family.number(), 0, 0, 0]);
+            }
+            let outcome = says(t, *client, ask);
+            law.asked(*client);
             let now = law.now;
+            let is_meant = |leg: &u8| family.is_none_or(|family| family.number() == *leg);
             match law.live(*client) {
                 None => drop(outcome.hears(error(437))),
-                Some(_) if *lifetime == 0 => {
+                Some(held) if !held.legs.keys().any(is_meant) => drop(outcome.hears(error(443))),
+                Some(held) if *lifetime == 0 => {
                     outcome.hears(success()).for_seconds(0);
-                    law.allocations.remove(client);
+                    held.legs.retain(|leg, _| !is_meant(leg));
+                    held.keeps(now);
+                    law.allocations.retain(|_, held| !held.legs.is_empty());
                 }
                 Some(held) => {
                     outcome.hears(success()).for_seconds(lives_for(*lifetime) as u32);
-                    held.expires = now + lives_for(*lifetime);
+                    let meant = held.legs.iter_mut().filter(|(leg, _)| is_meant(leg));
+                    meant.for_each(|(_, expires)| *expires = now + lives_for(*lifetime));
                 }
             }
         }
         Step::Permit(client, peers) => {
             let named: Vec<_> = peers.iter().map(|peer| PEERS[*peer]).collect();
             let outcome = says(t, *client, create_permission(&named));
-            let (now, is_denied) = (law.now, peers.iter().any(|peer| law.is_denied(*peer)));
-            match law.live(*client) {
-                None => drop(outcome.hears(error(437))),
-                Some(_) if is_denied => drop(outcome.hears(error(403))),
-                Some(held) => {
-                    outcome.hears(success());
-                    held.permissions.extend(named.iter().map(|peer| (peer.ip(), now + 300)));
-                }
+            law.asked(*client);
+            if let Some(code) = law.objection(*client, peers) {
+                return drop(outcome.hears(error(code)));
             }
+            outcome.hears(success());
+            let now = law.now;
+            let held = law.live(*client).expect("nobody objects");
+            held.permissions.extend(named.iter().map(|peer| (peer.ip(), now + 300)));
         }
         Step::Bind(client, number, peer) => {
             let outcome = says(t, *client, channel_bind(*number, PEERS[*peer]));
-            let (now, is_denied) = (law.now, law.is_denied(*peer));
-            let Some(held) = law.live(*client) else { return drop(outcome.hears(error(437))) };
-            if is_denied {
-                return drop(outcome.hears(error(403)));
+            law.asked(*client);
+            if let Some(code) = law.objection(*client, &[*peer]) {
+                return drop(outcome.hears(error(code)));
             }
+            let now = law.now;
+            let held = law.live(*client).expect("nobody objects");
             let is_taken = held.channels.iter().any(|(other, (bound, expires))| {
                 *expires + REST > now && (other == number) != (*bound == PEERS[*peer])
             });
