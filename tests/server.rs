@@ -36,6 +36,8 @@ mod pair;
 mod peers;
 #[path = "server/ports.rs"]
 mod ports;
+#[path = "server/relayed.rs"]
+mod relayed;
 #[path = "server/secrets.rs"]
 mod secrets;
 #[path = "support/server.rs"]

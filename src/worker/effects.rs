@@ -38,7 +38,7 @@ impl Worker {
                             self.peers.add_held(accepted, self.owner(relay, stream));
                         }
                     }
-                    Effect::Join { relay, stream, path } => self.join(relay, stream, path),
+                    Effect::Join { relay, stream, path } => self.joining = Some((relay, stream, path)),
                     Effect::Close { stream, .. } => self.close_stream(stream),
                     Effect::Attached(path) => self.attach(path, true),
                     Effect::Detached(path) => self.attach(path, false),
@@ -136,8 +136,9 @@ impl Worker {
         self.peers.add_attempt(&self.poll, token, attempt, self.owner(relay, stream), self.now.mono).is_ok()
     }
 
-    /// Joins a peer's connection to a client's, here or on the worker that has the client's.
-    fn join(&mut self, relay: RelayId, stream: StreamId, path: Path) {
+    /// Joins a peer's connection to a client's, here or on the worker that has the client's. The answer that says so is on
+    /// its way by then: the client takes what comes behind it for the peer's.
+    pub(super) fn join(&mut self, relay: RelayId, stream: StreamId, path: Path) {
         let (worker, _) = sockets::link_parts(path.link);
         if worker == self.place() {
             self.join_here(self.owner(relay, stream), path);

@@ -27,7 +27,7 @@ use crate::net::{self, clock};
 use crate::time::{Instant, Now};
 use crate::turn::policy::Policy;
 use crate::turn::tally::{Tally, Transport};
-use crate::turn::{Effect, FiveTuple, Input, Place, Server, StreamId, Verdict};
+use crate::turn::{Effect, FiveTuple, Input, Path, Place, RelayId, Server, StreamId, Verdict};
 use crate::wire::Packet;
 use crate::wire::packet::SLOT;
 use associations::Associations;
@@ -219,6 +219,8 @@ struct Worker {
     peers: PeerConns,
     /// The connection of a peer that the core is being asked about.
     accepted: Option<TcpStream>,
+    /// What is to be joined once the answer that says so is on its way.
+    joining: Option<(RelayId, StreamId, Path)>,
     /// Connections of allocations here that joined a client's on another worker.
     away: BTreeMap<StreamId, u8>,
     /// Clients that come here, because the kernel or they chose so, and whose allocation another worker has.
@@ -288,6 +290,7 @@ impl Worker {
             conns: Conns::default(),
             peers: PeerConns::default(),
             accepted: None,
+            joining: None,
             away: BTreeMap::new(),
             routes: HashMap::new(),
             dtls: setup.dtls.clone(),
@@ -371,6 +374,9 @@ impl Worker {
             return self.hand_over(worker, slot, path);
         }
         self.deliver(slot, verdict, is_data);
+        if let Some((relay, stream, path)) = self.joining.take() {
+            self.join(relay, stream, path);
+        }
         matches!(verdict, Verdict::ToPeer { .. } | Verdict::ToClient(_))
     }
 
