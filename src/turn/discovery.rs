@@ -77,7 +77,8 @@ impl Discovered {
 
     /// The way the answer goes.
     pub(super) fn path(&self, asked: Path) -> Path {
-        let client = SocketAddr::new(asked.tuple.client.ip(), self.to_port.unwrap_or(asked.tuple.client.port()));
+        let client =
+            SocketAddr::new(asked.tuple.client.ip(), self.to_port.unwrap_or_else(|| asked.tuple.client.port()));
         Path { tuple: FiveTuple { client, server: self.from, ..asked.tuple }, link: asked.link }
     }
 }

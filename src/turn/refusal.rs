@@ -186,11 +186,15 @@ pub enum Dropped {
     Ttl,
     /// The worker that has the allocation could not take it in time.
     Handover,
+    /// A connection whose PROXY header was missing, wrong, late, or not for its sender to send.
+    Proxy,
+    /// A connection for the web server behind us that could not be passed on.
+    Web,
 }
 
 impl Dropped {
     /// Every value, in the order of the metrics.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::Noise,
         Self::Malformed,
         Self::ClassicStun,
@@ -216,6 +220,8 @@ impl Dropped {
         Self::HandshakeTimeout,
         Self::Ttl,
         Self::Handover,
+        Self::Proxy,
+        Self::Web,
     ];
 
     /// The metric label.
@@ -246,6 +252,8 @@ impl Dropped {
             Self::HandshakeTimeout => "handshake_timeout",
             Self::Ttl => "ttl",
             Self::Handover => "handover",
+            Self::Proxy => "proxy",
+            Self::Web => "web",
         }
     }
 }

@@ -41,8 +41,18 @@ pub fn classify(bytes: &[u8]) -> Option<Kind> {
 }
 
 /// What a request of HTTP can begin with: the methods of RFC 9110, PATCH, and the preface of HTTP/2 (RFC 9113 §3.4).
-const HTTP: [&[u8]; 10] =
-    [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPTIONS ", b"TRACE ", b"PATCH ", b"PRI * HTTP/2.0"];
+const HTTP: [&[u8]; 10] = [
+    b"GET ",
+    b"HEAD ",
+    b"POST ",
+    b"PUT ",
+    b"DELETE ",
+    b"CONNECT ",
+    b"OPTIONS ",
+    b"TRACE ",
+    b"PATCH ",
+    b"PRI * HTTP/2.0",
+];
 
 /// Whether the first bytes of a stream are a request of HTTP; `None` while they may become one. Its letters would pass
 /// for ChannelData, which nobody sends before a message of STUN.

@@ -50,14 +50,21 @@ pub struct Ends {
 
 /// Looks at the first bytes of a connection.
 pub fn parse(bytes: &[u8]) -> Header {
-    if bytes.starts_with(V1) {
-        return text(bytes);
+    match is_header(bytes) {
+        Some(true) if bytes.starts_with(V1) => text(bytes),
+        Some(true) => binary(bytes),
+        Some(false) => Header::Absent,
+        None => Header::Partial,
     }
-    if bytes.starts_with(V2) {
-        return binary(bytes);
+}
+
+/// Whether the first bytes of a connection are the start of a header, right or wrong; `None` while they may become one.
+pub fn is_header(bytes: &[u8]) -> Option<bool> {
+    if bytes.starts_with(V1) || bytes.starts_with(V2) {
+        return Some(true);
     }
-    // Also of no bytes at all.
-    if V1.starts_with(bytes) || V2.starts_with(bytes) { Header::Partial } else { Header::Absent }
+    // Also no bytes at all.
+    if V1.starts_with(bytes) || V2.starts_with(bytes) { None } else { Some(false) }
 }
 
 fn text(bytes: &[u8]) -> Header {
@@ -89,7 +96,11 @@ fn line_ends<'a, A: FromStr + Into<IpAddr>>(words: &mut impl Iterator<Item = &'a
 fn binary(bytes: &[u8]) -> Header {
     let Some((head, rest)) = bytes.split_first_chunk::<V2_HEAD>() else {
         // Said as early as the bytes allow.
-        return if bytes.get(V2.len()).is_some_and(|version| version >> 4 != 2) { Header::Broken } else { Header::Partial };
+        return if bytes.get(V2.len()).is_some_and(|version| version >> 4 != 2) {
+            Header::Broken
+        } else {
+            Header::Partial
+        };
     };
     let [.., command, family, l0, l1] = *head;
     let length = usize::from(u16::from_be_bytes([l0, l1]));
@@ -132,10 +143,8 @@ impl Ends {
             !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
         };
         let can_be = is_host(source) && is_host(destination) && from != 0 && to != 0;
-        (can_be && source.is_ipv4() == destination.is_ipv4()).then_some(Self {
-            source: SocketAddr::new(source, from),
-            destination: SocketAddr::new(destination, to),
-        })
+        (can_be && source.is_ipv4() == destination.is_ipv4())
+            .then_some(Self { source: SocketAddr::new(source, from), destination: SocketAddr::new(destination, to) })
     }
 }
 

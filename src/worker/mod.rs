@@ -12,10 +12,12 @@ mod effects;
 mod joins;
 mod ledger;
 mod mailbox;
+mod opening;
 mod peers;
 mod sockets;
 mod streams;
 mod transfer;
+mod web;
 
 use crate::net::poll::{Events, Interest, Poll};
 use crate::net::tls::Certificates;
@@ -40,6 +42,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 pub use ledger::PortUse;
+pub use opening::Entry;
 pub use sockets::StartError;
 
 /// Open files under which a start is worth a warning.
@@ -62,6 +65,8 @@ pub struct Setup {
     pub listeners: Vec<(Transport, SocketAddr)>,
     /// Whether listeners and relay sockets may bind addresses that no interface has yet.
     pub freebind: bool,
+    /// What a connection may be at its beginning.
+    pub entry: Entry,
     /// Threads; 0 is one a core.
     pub workers: usize,
     /// The rules to begin with.
@@ -103,7 +108,8 @@ pub fn start(setup: Setup) -> Result<Handle, StartError> {
             "few open files are permitted: raise LimitNOFILE (ulimit -Hn), one is needed a call"
         );
     }
-    let shares = sockets::open(&setup.listeners, setup.certificates.as_ref(), count, setup.freebind)?;
+    let Setup { listeners, freebind, entry, .. } = &setup;
+    let shares = sockets::open(listeners, setup.certificates.as_ref(), count, *freebind, entry.detect)?;
     let listeners = shares.first().map(sockets::Share::addresses).unwrap_or_default();
     let relay_ports = setup.policy.peers.relay_ports();
     let mut seed = [0; 8];
@@ -113,7 +119,7 @@ pub fn start(setup: Setup) -> Result<Handle, StartError> {
     let mailboxes: Arc<[Arc<Mailbox>]> = mailboxes.map_err(StartError::System)?.into();
     let mut handle = Handle { workers: Vec::new(), tallies: Vec::new(), ledger, listeners };
     for (number, share) in shares.into_iter().enumerate() {
-        if let Err(error) = handle.add(number, share, &setup.policy, &mailboxes) {
+        if let Err(error) = handle.add(number, share, &setup, &mailboxes) {
             handle.stop();
             return Err(error);
         }
@@ -170,7 +176,7 @@ impl Handle {
         &mut self,
         number: usize,
         share: sockets::Share,
-        policy: &Arc<Policy>,
+        setup: &Setup,
         mailboxes: &Arc<[Arc<Mailbox>]>,
     ) -> Result<(), StartError> {
         let mailbox = Arc::clone(&mailboxes[number]);
@@ -178,7 +184,7 @@ impl Handle {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| StartError::System(io::Error::other(error)))?;
         let worker =
-            Worker::new(number, share, policy, &tally, mailboxes, &self.ledger, seed).map_err(StartError::System)?;
+            Worker::new(number, share, setup, &tally, mailboxes, &self.ledger, seed).map_err(StartError::System)?;
         let thread = std::thread::Builder::new().name(format!("worker-{number}"));
         let thread = thread.spawn(move || worker.run()).map_err(StartError::System)?;
         self.tallies.push(tally);
@@ -201,10 +207,14 @@ struct Worker {
     udp: Vec<UdpListener>,
     tcp: Vec<TcpListener>,
     relays: Relays,
+    /// What a connection may be at its beginning.
+    entry: Entry,
     /// Whether relay sockets may bind addresses that no interface has yet.
     freebind: bool,
     conns: Conns,
     peers: PeerConns,
+    /// Connections by the names that proxies gave them.
+    introduced: HashMap<FiveTuple, ConnId>,
     /// The connection of a peer that the core is being asked about.
     accepted: Option<TcpStream>,
     /// Connections of allocations here that joined a client's on another worker.
@@ -233,13 +243,13 @@ impl Worker {
     fn new(
         number: usize,
         share: sockets::Share,
-        policy: &Arc<Policy>,
+        setup: &Setup,
         tally: &Arc<Tally>,
         mailboxes: &Arc<[Arc<Mailbox>]>,
         ledger: &Arc<Ledger>,
         seed: [u8; 32],
     ) -> io::Result<Self> {
-        let now = clock::now();
+        let (now, policy) = (clock::now(), &setup.policy);
         let poll = Poll::new()?;
         let mailbox = &mailboxes[number];
         poll.add(mailbox.as_fd(), Token::Mailbox.into(), Interest::Read)?;
@@ -263,9 +273,11 @@ impl Worker {
             udp: share.udp,
             tcp: share.tcp,
             relays: Relays::default(),
+            entry: setup.entry.clone(),
             freebind: share.freebind,
             conns: Conns::default(),
             peers: PeerConns::default(),
+            introduced: HashMap::new(),
             accepted: None,
             away: BTreeMap::new(),
             routes: HashMap::new(),

@@ -93,9 +93,8 @@ fn turn_tls_and_http_begin_otherwise() {
 
 fn address() -> impl Strategy<Value = SocketAddr> {
     let v4 = (1u8..=223, any::<[u8; 3]>(), 1..=u16::MAX).prop_map(|(a, [b, c, d], port)| ([a, b, c, d], port).into());
-    let v6 = (any::<[u16; 7]>(), 1..=u16::MAX).prop_map(|([b, c, d, e, f, g, h], port)| {
-        SocketAddr::from(([0x2001, b, c, d, e, f, g, h], port))
-    });
+    let v6 = (any::<[u16; 7]>(), 1..=u16::MAX)
+        .prop_map(|([b, c, d, e, f, g, h], port)| SocketAddr::from(([0x2001, b, c, d, e, f, g, h], port)));
     prop_oneof![v4, v6]
 }
 
