@@ -383,13 +383,22 @@ impl Conns {
         Ok(true)
     }
 
-    /// Sends what was queued, one write a connection. Those that broke are told to `broken`.
-    pub(super) fn flush(&mut self, poll: &Poll, token: impl Fn(ConnId) -> u64, broken: &mut Vec<ConnId>) {
+    /// Sends what was queued, one write a connection. Those that broke are told to `broken`, and `relieved` hears of the
+    /// peers whose clients have room again, or all they will get.
+    pub(super) fn flush(
+        &mut self,
+        poll: &Poll,
+        token: impl Fn(ConnId) -> u64,
+        broken: &mut Vec<ConnId>,
+        relieved: &mut Vec<PeerId>,
+    ) {
         let mut dirty = core::mem::take(&mut self.dirty);
         for index in dirty.drain(..) {
             let Some(id) = self.id(index) else { continue };
             if self.write(poll, &token, id).is_err() {
                 broken.push(id);
+            } else {
+                relieved.extend(self.joined(id));
             }
         }
         self.dirty = dirty;

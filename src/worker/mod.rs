@@ -32,7 +32,7 @@ use crate::wire::packet::SLOT;
 use conns::{ConnId, Conns, READ_ROOM};
 use ledger::Ledger;
 use mailbox::{Command, Mailbox};
-use peers::PeerConns;
+use peers::{PeerConns, PeerId};
 use sockets::{Outbox, Relays, TcpListener, Token, UdpListener};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -234,6 +234,8 @@ struct Worker {
     room: Box<[u8]>,
     /// Connections to be closed once nobody is in the middle of them.
     broken: Vec<ConnId>,
+    /// Peers whose clients have just been written to.
+    relieved: Vec<PeerId>,
     now: Now,
     /// Bytes drawn from the server's bandwidth and not spent.
     drawn: u64,
@@ -289,6 +291,7 @@ impl Worker {
             effects: Vec::new(),
             room: vec![0; READ_ROOM].into(),
             broken: Vec::new(),
+            relieved: Vec::new(),
             now,
             drawn: 0,
         })
