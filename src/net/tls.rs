@@ -688,6 +688,57 @@ mod tests {
     }
 
     #[test]
+    fn a_first_word_is_kept_as_it_came_and_says_who_answers_it() {
+        let certificates = served(&["a.example"]);
+        let http = |http1, http2, prefers_http2| Offer::Http { http1, http2, prefers_http2 };
+        for (alpn, expected) in [
+            (&[][..], Offer::Turn),
+            (&["stun.turn"], Offer::Turn),
+            (&["http/1.1", "stun.turn"], Offer::Turn),
+            (&["acme-tls/1"], Offer::Turn),
+            (&["h2", "http/1.1"], http(true, true, true)),
+            (&["http/1.1", "h2"], http(true, true, false)),
+            (&["h2"], http(false, true, true)),
+        ] {
+            let mut caller = client(&certificates, "a.example", alpn);
+            let (mut wire, mut hello, mut heard) = (Vec::new(), Hello::default(), None);
+            caller.write_tls(&mut wire).unwrap();
+            for byte in &wire {
+                assert!(heard.is_none(), "it ends with its last byte");
+                match hello.hear(&[*byte]) {
+                    Heard::Partial => {}
+                    Heard::Whole { offer, hello, rest } => heard = Some((offer, hello, rest)),
+                    Heard::Failed(error, _) => panic!("{error}"),
+                }
+            }
+            let (offer, accepted, rest) = heard.expect("it is whole");
+            assert_eq!((offer, rest, hello.raw()), (expected, 0, wire.as_slice()));
+            let with = if offer == Offer::Turn { Protocol::Turn } else { Protocol::Http2 };
+            let session = certificates.answer(*accepted, with);
+            assert_eq!(session.is_ok(), !alpn.contains(&"acme-tls/1"), "{alpn:?}");
+            let Ok(mut session) = session else { continue };
+            if alpn != ["http/1.1", "h2"] {
+                talk(&mut session, &mut caller);
+                assert!(!session.is_handshaking(), "{alpn:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_first_word_without_end_or_sense_is_none() {
+        let mut endless = Hello::default();
+        // A message of 60,000 bytes in records of 1,000.
+        let record = [&[22, 3, 1, 3, 0xE8][..], &[1, 0, 0xEA, 0x60], &[7; 996]].concat();
+        let heard = (0..40).map(|_| endless.hear(&record)).position(|heard| matches!(heard, Heard::Failed(..)));
+        assert!(heard.is_some_and(|at| at * record.len() <= MAX_HELLO));
+        assert!(matches!(Hello::default().hear(b"GET / HTTP/1.1\r\n\r\n"), Heard::Failed(..)));
+        let Heard::Failed(_, alert) = Hello::default().hear(&[22, 3, 1, 0, 6, 1, 0, 0, 2, 0xFF, 0xFF]) else {
+            panic!("that is no hello");
+        };
+        assert_eq!((alert.len(), alert[0]), (7, 21), "the client is told");
+    }
+
+    #[test]
     fn a_pair_is_found_by_name_and_the_first_is_for_everybody_else() {
         let one = pair(&["a.example", "*.B.example", "192.0.2.1"]);
         for name in ["a.example", "x.b.example"] {

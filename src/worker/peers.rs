@@ -470,3 +470,40 @@ impl Peer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::web::{Place, Web};
+    use std::net::{Ipv4Addr, TcpListener};
+
+    const START: Instant = Instant(0);
+
+    #[test]
+    fn a_web_server_has_five_seconds_and_a_silent_pair_five_minutes() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let web = Web::new(Place::Address(listener.local_addr().unwrap()), Some(false), false);
+        let (poll, conn) = (Poll::new().unwrap(), ConnId { index: 1, generation: 2 });
+        let mut peers = PeerConns::default();
+        let attempt = |peers: &mut PeerConns| {
+            peers.add_web(&poll, |_| 0, web.connect().unwrap(), conn, b"first".to_vec(), START).unwrap()
+        };
+        attempt(&mut peers);
+        assert_eq!((peers.deadline(), peers.due(START + seconds(4))), (Some(START + web::CONNECT), Vec::new()));
+        assert_eq!(peers.due(START + web::CONNECT), [Due::Failed(Purpose::Web(conn))]);
+        assert_eq!(peers.deadline(), None);
+
+        let id = attempt(&mut peers);
+        let (mut other, _) = listener.accept().map(|_| listener.accept().unwrap()).unwrap();
+        assert!(peers.is_connecting(id) && peers.joined(id) == Some((Purpose::Web(conn), conn)));
+        assert_eq!(peers.attempt(&poll, 0, id, START), Some((Purpose::Web(conn), Attempt::Open)));
+        peers.push(id).unwrap();
+        let mut first = [0; 5];
+        other.read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"first");
+        peers.touch(id, START + seconds(100));
+        assert_eq!(peers.due(START + WEB_IDLE), []);
+        assert_eq!(peers.deadline(), Some(START + seconds(100) + WEB_IDLE));
+        assert_eq!(peers.due(START + seconds(100) + WEB_IDLE), [Due::Idle(id)]);
+    }
+}
