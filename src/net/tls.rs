@@ -353,7 +353,7 @@ pub enum Protocol {
     Http2,
 }
 
-/// A client's first word, before it is decided who answers it. Keeps it as it came, [`MAX_HELLO`] bytes at most.
+/// A client's first word, before it is decided who answers it. Keeps it as it came, 16 KiB at most.
 #[derive(Default)]
 pub struct Hello {
     acceptor: Acceptor,

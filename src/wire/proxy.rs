@@ -12,7 +12,7 @@ use core::str::FromStr;
 pub const MAX_V1: usize = 107;
 /// The longest header of version 2 that is read: 16 bytes, and 520 of addresses and extensions.
 pub const MAX_V2: usize = 536;
-/// The longest header that [`write`] makes: 16 bytes, two IPv6 addresses, two ports.
+/// The longest header that [`write()`] makes: 16 bytes, two IPv6 addresses, two ports.
 pub const MAX_WRITTEN: usize = V2_HEAD + V6_ADDRESSES;
 
 const V1: &[u8] = b"PROXY ";
