@@ -2,7 +2,7 @@
 //!
 //! Only where the configuration leaves that open; an ordinary listener knows. A proxy's header comes first, then the
 //! first bytes decide, then, where a web server shares the port, the first word of TLS. All of it is bounded in bytes
-//! and in time. Nothing is told to the core before the connection has its name.
+//! and in time: [`HEADER`] for the one, a handshake's ten seconds for the other. Nothing is told to the core before the connection has its name.
 #![forbid(unsafe_code)]
 
 use super::Worker;
