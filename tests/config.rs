@@ -668,6 +668,45 @@ fn the_defaults_of_the_file_are_the_defaults_of_the_core() {
 }
 
 #[test]
+fn a_web_server_is_no_listener_of_ours_and_somebody_must_come_to_it() {
+    const PAIR: &str = "tls = { cert = \"a.pem\", key = \"a.key\" }\n";
+    let said = |value: &str| complaint(&format!("{PAIR}listen.https_fallback = \"{value}\""));
+    for (value, why) in [
+        ("127.0.0.1:5349", "that is listen.tls: connections would come back"),
+        ("https://127.0.0.1:3478", "that is listen.tcp: connections would come back"),
+        ("127.0.0.1:3480", "that is http.listen: connections would come back"),
+        ("0.0.0.0:8080", "nobody can be reached there; write \"127.0.0.1:8080\""),
+        ("https://127.0.0.1:8443/", "a web server has no path here; did you mean \"https://127.0.0.1:8443\"?"),
+        ("unix:web.sock", "the path of a socket begins with /"),
+        ("localhost:80", "names are not looked up"),
+    ] {
+        assert!(said(value).contains(why), "{value}: {}", said(value));
+    }
+    let alone = complaint("listen.https_fallback = \"127.0.0.1:8080\"");
+    assert!(alone.contains("nothing speaks TLS here, so no browser could come; set tls.cert, tls.key"), "{alone}");
+    let by_detection = format!("{PAIR}listen = {{ tls = [], detect = true, https_fallback = \"unix:/run/web.sock\" }}");
+    good(&by_detection);
+    let own = policy_of(&format!("{PAIR}listen.https_fallback = \"10.0.0.5:5349\"")).unwrap_err();
+    assert!(own.contains("a listener of this server has that port on every address"), "{own}");
+    // It is no peer either, wherever it is.
+    let text = format!("{PAIR}peers.allow = [\"10.0.0.0/8\"]\nlisten.https_fallback = \"https://10.0.0.9:8443\"");
+    let policy = policy_of(&text).unwrap();
+    let vet = |peer: &str| policy.peers.vet(peer.parse().unwrap()).is_some();
+    assert!(vet("10.0.0.9:8080") && !vet("10.0.0.9:8443"));
+    assert!(warnings("listen.https_fallback_proxy = true").contains("there is no web server to tell"));
+}
+
+#[test]
+fn load_balancers_are_named_or_there_are_none() {
+    let said = complaint("listen.proxy_protocol = true");
+    let expected = "turnserver.toml:1: listen.proxy_protocol = true: listen.proxy_trusted is empty, so nobody may send the \
+                    header; name the load balancers: listen.proxy_trusted = [\"10.0.0.0/24\"]";
+    assert_eq!(said, expected);
+    let listen = good("listen = { proxy_protocol = true, proxy_trusted = [\"10.0.0.2\", \"2001:db8::/64\"] }").listen;
+    assert_eq!(listen.proxy_trusted.len(), 2);
+}
+
+#[test]
 fn own_services_stay_closed_to_peers() {
     let policy = policy_of("peers.allow = [\"10.0.0.0/8\", \"127.0.0.0/8\"]").unwrap();
     let vet = |peer: &str| policy.peers.vet(peer.parse().unwrap()).is_some();

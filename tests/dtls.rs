@@ -56,6 +56,7 @@ impl Server {
         change(&mut policy);
         let handle = worker::start(Setup {
             freebind: false,
+            entry: worker::Entry::default(),
             certificates: None,
             listeners: vec![(Transport::Dtls, listen.parse().unwrap())],
             workers: 1,

@@ -34,6 +34,8 @@ mod numbers;
 mod pair;
 #[path = "server/peers.rs"]
 mod peers;
+#[path = "server/port.rs"]
+mod port;
 #[path = "server/ports.rs"]
 mod ports;
 #[path = "server/relayed.rs"]

@@ -1,6 +1,7 @@
 //! What keys say of each other: contradictions are mistakes, risks are warnings.
 #![forbid(unsafe_code)]
 
+use super::fallback::WebPlace;
 use super::keys::Config;
 use super::load::Origin;
 use super::mistake::{Mistake, Source};
@@ -31,6 +32,8 @@ impl Cross<'_> {
             self.externals(),
             self.key_ids(),
             self.discovery(),
+            self.proxies(),
+            self.web_server(),
         ]
         .concat();
         let warnings = [
@@ -42,6 +45,7 @@ impl Cross<'_> {
             self.short_secrets(),
             self.sha256_users(),
             self.nobody_to_name(),
+            self.nobody_to_tell(),
         ]
         .concat();
         (mistakes, warnings)
@@ -108,6 +112,57 @@ impl Cross<'_> {
             _ => {}
         }
         found
+    }
+
+    fn proxies(&self) -> Findings {
+        let listen = &self.config.listen;
+        let lacks = listen.proxy_protocol && listen.proxy_trusted.is_empty();
+        if !lacks || !self.intact(&["listen.proxy_protocol", "listen.proxy_trusted"]) {
+            return Vec::new();
+        }
+        let nobody = self.at("listen.proxy_protocol", "listen.proxy_trusted is empty, so nobody may send the header");
+        vec![nobody.hint("name the load balancers: listen.proxy_trusted = [\"10.0.0.0/24\"]")]
+    }
+
+    fn web_server(&self) -> Findings {
+        const KEY: &str = "listen.https_fallback";
+        let (listen, http) = (&self.config.listen, &self.config.http.listen);
+        let Some(web) = &listen.https_fallback else { return Vec::new() };
+        let mut found = Vec::new();
+        let has_tls = !self.config.tls.cert.0.is_empty();
+        let is_served = !listen.tls.addresses.is_empty() || (listen.detect && !listen.tcp.addresses.is_empty());
+        if !(has_tls && is_served) && self.intact(&["tls.cert", "listen.tls", "listen.tcp", "listen.detect"]) {
+            let nobody = self.at(KEY, "nothing speaks TLS here, so no browser could come");
+            found.push(nobody.hint("set tls.cert, tls.key and listen.tls"));
+        }
+        let lists = [
+            ("listen.tcp", &listen.tcp.addresses),
+            ("listen.tls", &listen.tls.addresses),
+            ("http.listen", &http.addresses),
+        ];
+        for (key, list) in lists.iter().filter(|(key, _)| self.intact(&[key])) {
+            if let WebPlace::Address(address) = web.place
+                && list.iter().any(|own| collide_here(address, *own))
+            {
+                let message = format!("that is {key}: connections would come back, as if they were of this host");
+                found.push(self.at(KEY, message).hint("name a web server of its own"));
+            }
+        }
+        if matches!(&web.place, WebPlace::File(path) if http.sockets.contains(path)) {
+            let message = "that is http.listen: connections would come back, as if they were of this host";
+            found.push(self.at(KEY, message).hint("name a web server of its own"));
+        }
+        found
+    }
+
+    fn nobody_to_tell(&self) -> Findings {
+        let listen = &self.config.listen;
+        let idle = listen.https_fallback_proxy && listen.https_fallback.is_none();
+        self.only_if(
+            idle && self.intact(&["listen.https_fallback"]),
+            "listen.https_fallback_proxy",
+            "without listen.https_fallback there is no web server to tell",
+        )
     }
 
     fn lifetimes(&self) -> Findings {
@@ -282,4 +337,10 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     let same_host =
         a.ip() == b.ip() || (a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()));
     a.port() == b.port() && a.port() != 0 && same_host
+}
+
+/// Whether `address`, which somebody connects to, may be answered by a socket of ours on `own`.
+fn collide_here(address: SocketAddr, own: SocketAddr) -> bool {
+    let is_here = own.ip() == address.ip() || (own.ip().is_unspecified() && address.ip().is_loopback());
+    own.port() == address.port() && own.port() != 0 && is_here
 }

@@ -4,6 +4,7 @@
 //! No default lives outside this file. What may stand behind a key is in `values`.
 #![forbid(unsafe_code)]
 
+use super::fallback::WebServer;
 use super::load::{Reader, Value};
 use super::oauth::{OAuthKeys, ServerName};
 use super::redirect::Redirects;
@@ -130,6 +131,17 @@ keys! {
         tls: Listeners = "[]",
         /// STUN and TURN over DTLS (RFC 7350), on UDP ports; left out, it is the same ports once tls.cert is ECDSA.
         dtls: Listeners = "[]",
+        /// Whether each listener tells by the first bytes whether TLS, or DTLS, or plain TURN is spoken.
+        detect: bool = "false",
+        /// Whether load balancers tell the client's address first (PROXY protocol 1 or 2), over TCP and TLS.
+        proxy_protocol: bool = "false",
+        /// The load balancers: prefixes such as "10.0.0.0/24". Each connection from there must begin with that header.
+        proxy_trusted: Vec<Prefix> = "[]",
+        /// A web server for the browsers that come to a TLS port: "ip:port", "unix:/path", or "https://ip:port" and
+        /// "http://ip:port" to say what it speaks; "" is none.
+        https_fallback: Option<WebServer> = r#""""#,
+        /// Whether it is told the client's address first (PROXY protocol 2).
+        https_fallback_proxy: bool = "false",
         /// Whether addresses may be bound that no interface has yet: listeners, relay addresses and HTTP.
         freebind: bool = "false",
     }

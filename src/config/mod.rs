@@ -1,13 +1,14 @@
 //! The configuration: file, environment and defaults become a [`Config`], or a list of every [`Mistake`] at once.
 //!
 //! `keys` holds each key's type, default and reason, once; the example file and the reader both come from it. `values`,
-//! `oauth` and `redirect` hold the types.
+//! `oauth`, `redirect` and `fallback` hold the types.
 //! `check` compares keys with each other, `policy` and `discovery` turn them into what workers and minted answers need.
 //! Never opens a file or a socket, never asks the host: what they say is handed in.
 #![forbid(unsafe_code)]
 
 mod check;
 mod discovery;
+mod fallback;
 mod keys;
 mod load;
 mod mistake;
@@ -18,6 +19,7 @@ mod redirect;
 mod units;
 mod values;
 
+pub use fallback::{WebPlace, WebServer};
 pub use keys::{Auth, Config, DataPlane, Http, Limits, Listen, Log, PeerRules, Relay, SECTIONS, Section, Tls};
 pub use load::{Loaded, load};
 pub use mistake::{Mistake, Source};

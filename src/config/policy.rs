@@ -3,6 +3,7 @@
 //! Resolves "auto" and external addresses. What the host looks like is handed in; this file never asks.
 #![forbid(unsafe_code)]
 
+use super::fallback::WebPlace;
 use super::keys::{Config, Listen};
 use super::mistake::{Mistake, Source};
 use super::values::{External, Password, RelayFrom};
@@ -35,6 +36,7 @@ impl Config {
         let relays = noted(self.relays(host), &mut mistakes);
         let redirect = noted(self.redirect(host), &mut mistakes);
         let nat_discovery = noted(self.discoveries(), &mut mistakes);
+        mistakes.extend(self.own_web_server(host));
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
@@ -98,6 +100,18 @@ impl Config {
             }
         }
         uris
+    }
+
+    /// Connections to this host's own address come back to a wildcard listener.
+    fn own_web_server(&self, host: &Host) -> Option<Mistake> {
+        let WebPlace::Address(address) = self.listen.https_fallback.as_ref()?.place else { return None };
+        let lists = [&self.listen.tcp.addresses, &self.listen.tls.addresses, &self.http.listen.addresses];
+        let mut listeners = lists.into_iter().flatten();
+        let is_own = |own: &SocketAddr| own.ip().is_unspecified() && own.port() == address.port();
+        let comes_back = host.interfaces.contains(&address.ip()) && listeners.any(is_own);
+        let message = "a listener of this server has that port on every address";
+        let mistake = || Mistake::new(Source::Default, "listen.https_fallback", message).hint("name another port");
+        comes_back.then(mistake)
     }
 
     /// The addresses that relay sockets bind, and what clients are told they are.
@@ -197,13 +211,17 @@ impl Config {
         }
     }
 
-    /// Every socket that serves others than peers.
+    /// Every socket that serves others than peers, and the web server behind us, to which a relay would be a side door.
     fn services(&self) -> Vec<SocketAddr> {
         let Listen { udp, tcp, tls, dtls, .. } = &self.listen;
         let http = &self.http.listen.addresses;
         let lists = [&udp.addresses, &tcp.addresses, &tls.addresses, &dtls.addresses, http];
         let written = lists.into_iter().flat_map(|list| list.iter().copied());
-        let mut services: Vec<SocketAddr> = written.chain(self.discovery_listeners()).collect();
+        let web = self.listen.https_fallback.as_ref().and_then(|web| match &web.place {
+            WebPlace::Address(address) => Some(*address),
+            WebPlace::File(_) => None,
+        });
+        let mut services: Vec<SocketAddr> = written.chain(self.discovery_listeners()).chain(web).collect();
         services.sort();
         services.dedup();
         services

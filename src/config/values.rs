@@ -269,9 +269,9 @@ impl Value for HttpListeners {
     }
 }
 
-const UNIX: &str = "unix:";
+pub(super) const UNIX: &str = "unix:";
 
-fn socket_path(text: &str) -> Result<PathBuf, Fault> {
+pub(super) fn socket_path(text: &str) -> Result<PathBuf, Fault> {
     let path = PathBuf::from(text);
     if !path.is_absolute() || path.file_name().is_none() {
         return Err(Fault::new("the path of a socket begins with /").hint("write \"unix:/run/turnserver/api.sock\""));

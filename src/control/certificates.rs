@@ -188,7 +188,7 @@ impl Kept {
         let files = watches(tls);
         let pairs = read(tls)?;
         let dtls = match dtls_identity(&pairs) {
-            _ if listen.dtls.addresses.is_empty() => None,
+            _ if listen.dtls.addresses.is_empty() && !listen.detect => None,
             Ok(identity) => {
                 if identity.unsent() > 0 {
                     tracing::info!(
@@ -198,7 +198,7 @@ impl Kept {
                 }
                 Some(Arc::new(dtls::Shared::new(identity).map_err(CertificateError::DtlsEngine)?))
             }
-            Err(error) if listen.dtls.is_default => {
+            Err(error) if listen.dtls.is_default || listen.dtls.addresses.is_empty() => {
                 tracing::warn!(%error, "DTLS is off");
                 listen.dtls.addresses.clear();
                 None

@@ -11,6 +11,7 @@ pub mod keys;
 mod listen;
 pub mod metrics;
 pub mod watch;
+mod web;
 
 use crate::config::{self, ApiKey, Config, Host, HttpListeners, Listeners, Mistake};
 use crate::net::clock;
@@ -146,12 +147,14 @@ async fn run(start: Start) -> Result<(), ServeError> {
     let setup = Setup {
         listeners: config.listeners(),
         freebind: config.listen.freebind,
+        entry: web::entry(&config.listen),
         workers: config.data_plane.workers as usize,
         policy: Arc::new(policy.clone()),
         certificates: certificates.as_ref().map(|kept| Arc::clone(kept.certificates())),
         dtls: certificates.as_ref().and_then(|kept| kept.dtls().cloned()),
     };
     let in_force = setup.certificates.clone();
+    let web_server = setup.entry.web.clone();
     let handle = Arc::new(worker::start(setup).map_err(ServeError::Worker)?);
     // From here on the ports are those that are open: port 0 has become a real one.
     let added = config.discovery_listeners();
@@ -173,6 +176,7 @@ async fn run(start: Start) -> Result<(), ServeError> {
         http_sockets: config.http.listen.sockets.clone(),
         uris: config.uris(&policy),
     };
+    drop(web_server.map(|web| tokio::spawn(web::know(web))));
     http.listeners.into_iter().for_each(|listener| drop(tokio::spawn(door.clone().open(listener))));
     app.set_stage(Stage::Serving);
     ready.log();
@@ -444,6 +448,15 @@ fn keep_what_needs_a_restart(running: &Config, next: &mut Config) -> Vec<&'stati
         keep_listeners("listen.tcp", &running.listen.tcp, &mut next.listen.tcp),
         keep_listeners("listen.tls", &running.listen.tls, &mut next.listen.tls),
         keep_listeners("listen.dtls", &running.listen.dtls, &mut next.listen.dtls),
+        keep("listen.detect", &running.listen.detect, &mut next.listen.detect),
+        keep("listen.proxy_protocol", &running.listen.proxy_protocol, &mut next.listen.proxy_protocol),
+        keep("listen.proxy_trusted", &running.listen.proxy_trusted, &mut next.listen.proxy_trusted),
+        keep("listen.https_fallback", &running.listen.https_fallback, &mut next.listen.https_fallback),
+        keep(
+            "listen.https_fallback_proxy",
+            &running.listen.https_fallback_proxy,
+            &mut next.listen.https_fallback_proxy,
+        ),
         keep("listen.freebind", &running.listen.freebind, &mut next.listen.freebind),
         keep_http_listeners(&running.http.listen, &mut next.http.listen),
         keep("relay.addresses", &running.relay.addresses, &mut next.relay.addresses),

@@ -11,6 +11,7 @@ pub mod poll;
 pub mod tcp;
 pub mod tls;
 pub mod udp;
+pub mod web;
 
 /// Lets a socket bind an address that no interface has yet (IP_FREEBIND).
 pub fn permit_absent(socket: &socket2::Socket, address: std::net::SocketAddr) -> std::io::Result<()> {

@@ -7,11 +7,13 @@
 
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, ServerConfig, ServerConnection};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{
+    Accepted, Acceptor, ClientHello, ProducesTickets, ResolvesServerCert, ServerConfig, ServerConnection,
+};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{Error, InconsistentKeys, SignatureAlgorithm};
+use rustls::{ClientConfig, ClientConnection, Error, InconsistentKeys, RootCertStore, SignatureAlgorithm};
 use std::fmt;
 use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
@@ -22,6 +24,11 @@ use x509_parser::prelude::FromDer as _;
 
 /// What a client may ask for by ALPN (RFC 7443 §3). One that asks for nothing gets TURN as well: browsers do not ask.
 const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
+/// What browsers ask for (RFC 7301 §6, RFC 9113 §3.2).
+const HTTP1: &[u8] = b"http/1.1";
+const HTTP2: &[u8] = b"h2";
+/// The longest first flight of a client that is kept to be passed on.
+const MAX_HELLO: usize = 16 << 10; // browsers send 2 KiB with a post-quantum key share
 /// Tickets for a client that comes again, which mobile ones do often.
 const TICKETS: usize = 1; // each is some 200 bytes, and a client uses one
 /// The most plaintext that one record holds (RFC 8446 §5.1).
@@ -219,6 +226,9 @@ pub struct Certificates {
 struct Current {
     pairs: Arc<[Pair]>,
     config: Arc<ServerConfig>,
+    /// The same for a web server behind us.
+    http1: Arc<ServerConfig>,
+    http2: Arc<ServerConfig>,
 }
 
 /// Why pairs cannot be put in force.
@@ -264,9 +274,24 @@ impl Certificates {
     /// The server's side of a handshake that begins.
     pub fn session(&self) -> Result<Session, Error> {
         let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).config);
-        let mut connection = ServerConnection::new(config)?;
-        connection.set_buffer_limit(Some(RECORD + RECORD_EXCESS));
-        Ok(Session(connection))
+        Ok(Session::new(ServerConnection::new(config)?))
+    }
+
+    /// The same for a client that has said its first word. An error comes with the alert for the client.
+    pub fn answer(&self, hello: Accepted, with: Protocol) -> Result<Session, (Error, Vec<u8>)> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let config = Arc::clone(match with {
+            Protocol::Turn => &current.config,
+            Protocol::Http1 => &current.http1,
+            Protocol::Http2 => &current.http2,
+        });
+        drop(current);
+        let made = hello.into_connection(config).map(Session::new);
+        made.map_err(|(error, mut alert)| {
+            let mut wire = Vec::new();
+            let _ = alert.write_all(&mut wire); // into memory
+            (error, wire)
+        })
     }
 }
 
@@ -291,7 +316,13 @@ impl Current {
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         config.ticketer = Arc::clone(tickets);
         config.send_tls13_tickets = TICKETS;
-        Ok(Self { pairs, config: Arc::new(config) })
+        let for_web = |protocol: &[u8]| {
+            let mut config = config.clone();
+            config.alpn_protocols = vec![protocol.to_vec()];
+            Arc::new(config)
+        };
+        let (http1, http2) = (for_web(HTTP1), for_web(HTTP2));
+        Ok(Self { pairs, config: Arc::new(config), http1, http2 })
     }
 }
 
@@ -309,6 +340,125 @@ impl ResolvesServerCert for ByName {
         let found = found.or_else(|| self.0.iter().find(can_verify)).or_else(|| self.0.first());
         found.map(|pair| Arc::clone(&pair.certified))
     }
+}
+
+/// What a session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TURN and STUN, or whatever a client without ALPN says.
+    Turn,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// A client's first word, before it is decided who answers it. Keeps it as it came, 16 KiB at most.
+#[derive(Default)]
+pub struct Hello {
+    acceptor: Acceptor,
+    raw: Vec<u8>,
+}
+
+/// What came of bytes for a [`Hello`].
+pub enum Heard {
+    /// It is not whole.
+    Partial,
+    /// It is.
+    Whole {
+        /// What it asks for.
+        offer: Offer,
+        /// For [`Certificates::answer`].
+        hello: Box<Accepted>,
+        /// How many of the bytes stand behind it; they are for the session that answers.
+        rest: usize,
+    },
+    /// It is none; with the alert for the client.
+    Failed(Error, Vec<u8>),
+}
+
+/// What a client asks for by ALPN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// TURN, wherever it stands in the list, or nothing that a web server speaks. No browser asks for TURN, and coturn's
+    /// client names HTTP before it.
+    Turn,
+    /// HTTP; at least one of these.
+    Http {
+        /// HTTP/1.1 is among them.
+        http1: bool,
+        /// HTTP/2 is, ...
+        http2: bool,
+        /// ... and before HTTP/1.1.
+        prefers_http2: bool,
+    },
+}
+
+impl Offer {
+    fn of(hello: &ClientHello<'_>) -> Self {
+        let (mut http1, mut http2, mut prefers_http2) = (false, false, false);
+        for name in hello.alpn().into_iter().flatten() {
+            if PROTOCOLS.contains(&name) {
+                return Self::Turn;
+            }
+            prefers_http2 |= name == HTTP2 && !http1;
+            http1 |= name == HTTP1;
+            http2 |= name == HTTP2;
+        }
+        if http1 || http2 { Self::Http { http1, http2, prefers_http2 } } else { Self::Turn }
+    }
+}
+
+impl fmt::Debug for Hello {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hello").field("len", &self.raw.len()).finish_non_exhaustive()
+    }
+}
+
+impl Hello {
+    /// Takes more bytes of the wire.
+    pub fn hear(&mut self, mut wire: &[u8]) -> Heard {
+        if self.raw.len() + wire.len() > MAX_HELLO {
+            return Heard::Failed(Error::General("the first flight is too long".into()), Vec::new());
+        }
+        self.raw.extend_from_slice(wire);
+        while !wire.is_empty() {
+            if let Err(error) = self.acceptor.read_tls(&mut wire) {
+                return Heard::Failed(Error::General(error.to_string()), Vec::new());
+            }
+            match self.acceptor.accept() {
+                Ok(None) => {}
+                Ok(Some(hello)) => {
+                    let offer = Offer::of(&hello.client_hello());
+                    return Heard::Whole { offer, hello: hello.into(), rest: wire.len() };
+                }
+                Err((error, mut alert)) => {
+                    let mut wire = Vec::new();
+                    let _ = alert.write_all(&mut wire); // into memory
+                    return Heard::Failed(error, wire);
+                }
+            }
+        }
+        Heard::Partial
+    }
+
+    /// The bytes as they came.
+    pub fn raw(&self) -> &[u8] {
+        &self.raw
+    }
+}
+
+/// The first word of a client that only wants to know whether TLS is spoken.
+pub(super) fn a_hello() -> std::io::Result<Vec<u8>> {
+    let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let config = config.map_err(std::io::Error::other)?;
+    let mut config = config.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    config.alpn_protocols = vec![HTTP1.to_vec()];
+    let name = ServerName::try_from("localhost").map_err(std::io::Error::other)?;
+    let mut client = ClientConnection::new(Arc::new(config), name).map_err(std::io::Error::other)?;
+    let mut wire = Vec::new();
+    client.write_tls(&mut wire)?;
+    Ok(wire)
 }
 
 /// One client's TLS, from its first byte on.
@@ -334,6 +484,11 @@ pub enum Over {
 }
 
 impl Session {
+    fn new(mut connection: ServerConnection) -> Self {
+        connection.set_buffer_limit(Some(RECORD + RECORD_EXCESS));
+        Self(connection)
+    }
+
     /// Whether no data can flow yet.
     pub fn is_handshaking(&self) -> bool {
         self.0.is_handshaking()
@@ -393,8 +548,6 @@ impl Session {
 mod tests {
     use super::*;
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
-    use rustls::pki_types::ServerName;
-    use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
     fn pem(names: &[&str]) -> (String, String) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -532,6 +685,57 @@ mod tests {
             assert_eq!(over.is_none(), is_taken, "{offer:?}: {over:?}");
             assert!(is_taken || matches!(over, Some(Over::Failed(Error::NoApplicationProtocol))));
         }
+    }
+
+    #[test]
+    fn a_first_word_is_kept_as_it_came_and_says_who_answers_it() {
+        let certificates = served(&["a.example"]);
+        let http = |http1, http2, prefers_http2| Offer::Http { http1, http2, prefers_http2 };
+        for (alpn, expected) in [
+            (&[][..], Offer::Turn),
+            (&["stun.turn"], Offer::Turn),
+            (&["http/1.1", "stun.turn"], Offer::Turn),
+            (&["acme-tls/1"], Offer::Turn),
+            (&["h2", "http/1.1"], http(true, true, true)),
+            (&["http/1.1", "h2"], http(true, true, false)),
+            (&["h2"], http(false, true, true)),
+        ] {
+            let mut caller = client(&certificates, "a.example", alpn);
+            let (mut wire, mut hello, mut heard) = (Vec::new(), Hello::default(), None);
+            caller.write_tls(&mut wire).unwrap();
+            for byte in &wire {
+                assert!(heard.is_none(), "it ends with its last byte");
+                match hello.hear(&[*byte]) {
+                    Heard::Partial => {}
+                    Heard::Whole { offer, hello, rest } => heard = Some((offer, hello, rest)),
+                    Heard::Failed(error, _) => panic!("{error}"),
+                }
+            }
+            let (offer, accepted, rest) = heard.expect("it is whole");
+            assert_eq!((offer, rest, hello.raw()), (expected, 0, wire.as_slice()));
+            let with = if offer == Offer::Turn { Protocol::Turn } else { Protocol::Http2 };
+            let session = certificates.answer(*accepted, with);
+            assert_eq!(session.is_ok(), !alpn.contains(&"acme-tls/1"), "{alpn:?}");
+            let Ok(mut session) = session else { continue };
+            if alpn != ["http/1.1", "h2"] {
+                talk(&mut session, &mut caller);
+                assert!(!session.is_handshaking(), "{alpn:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_first_word_without_end_or_sense_is_none() {
+        let mut endless = Hello::default();
+        // A message of 60,000 bytes in records of 1,000.
+        let record = [&[22, 3, 1, 3, 0xE8][..], &[1, 0, 0xEA, 0x60], &[7; 996]].concat();
+        let heard = (0..40).map(|_| endless.hear(&record)).position(|heard| matches!(heard, Heard::Failed(..)));
+        assert!(heard.is_some_and(|at| at * record.len() <= MAX_HELLO));
+        assert!(matches!(Hello::default().hear(b"GET / HTTP/1.1\r\n\r\n"), Heard::Failed(..)));
+        let Heard::Failed(_, alert) = Hello::default().hear(&[22, 3, 1, 0, 6, 1, 0, 0, 2, 0xFF, 0xFF]) else {
+            panic!("that is no hello");
+        };
+        assert_eq!((alert.len(), alert[0]), (7, 21), "the client is told");
     }
 
     #[test]

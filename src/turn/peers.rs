@@ -129,7 +129,8 @@ pub struct Own {
     pub relays: Vec<RelayAddress>,
     /// The ports relay sockets are taken from.
     pub relay_ports: RangeInclusive<u16>,
-    /// Listener and HTTP sockets. An unspecified address means every address of the host.
+    /// Listener and HTTP sockets, and the web server that shares a port with us, on whatever host. An unspecified
+    /// address means every address of this one.
     pub services: Vec<SocketAddr>,
 }
 
@@ -195,7 +196,7 @@ impl Peers {
         if self.is_own(peer.ip()) && (!self.is_opened(peer.ip()) || self.is_service(peer)) {
             return None;
         }
-        self.permits(peer.ip()).then_some(Destination::Elsewhere)
+        (self.permits(peer.ip()) && !self.own.services.contains(&peer)).then_some(Destination::Elsewhere)
     }
 
     /// Whether a permission for `ip` may be made: some port of it may be relayed to.

@@ -190,11 +190,15 @@ pub enum Dropped {
     Dtls,
     /// A DTLS client beyond the handshakes that one worker has in hand.
     HalfOpen,
+    /// A connection whose PROXY header was missing, wrong, late, or not for its sender to send.
+    Proxy,
+    /// A connection for the web server behind us that could not be passed on.
+    Web,
 }
 
 impl Dropped {
     /// Every value, in the order of the metrics.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::Noise,
         Self::Malformed,
         Self::ClassicStun,
@@ -222,6 +226,8 @@ impl Dropped {
         Self::Handover,
         Self::Dtls,
         Self::HalfOpen,
+        Self::Proxy,
+        Self::Web,
     ];
 
     /// The metric label.
@@ -254,6 +260,8 @@ impl Dropped {
             Self::Handover => "handover",
             Self::Dtls => "dtls",
             Self::HalfOpen => "half_open",
+            Self::Proxy => "proxy",
+            Self::Web => "web",
         }
     }
 }

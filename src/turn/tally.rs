@@ -58,6 +58,11 @@ impl Transport {
         }
     }
 
+    /// Whether what is said is encrypted.
+    pub const fn is_secure(self) -> bool {
+        matches!(self, Self::Tls | Self::Dtls)
+    }
+
     /// Whether messages lie in a byte stream, so that ChannelData is padded (RFC 8656 §12.5).
     pub const fn is_stream(self) -> bool {
         matches!(self, Self::Tcp | Self::Tls)

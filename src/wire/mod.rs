@@ -1,4 +1,4 @@
-//! Bytes ⇄ meaning: STUN messages, ChannelData, and how both lie in a datagram or a stream.
+//! Bytes ⇄ meaning: STUN messages, ChannelData, how both lie in a datagram or a stream, and what may stand before them.
 //!
 //! Everything here is a view of bytes somebody else owns. A message is parsed once, by [`stun::Message::parse`]; what
 //! comes after trusts the slices and checks no length again. Never allocates, logs or reads a clock, and never knows
@@ -10,6 +10,7 @@ pub mod codes;
 pub mod icmp;
 pub mod integrity;
 pub mod packet;
+pub mod proxy;
 pub mod reply;
 pub mod stream;
 pub mod stun;
@@ -37,4 +38,27 @@ pub fn classify(bytes: &[u8]) -> Option<Kind> {
         64..=127 => Kind::ChannelData,
         _ => Kind::Other,
     })
+}
+
+/// What a request of HTTP can begin with: the methods of RFC 9110, PATCH, and the preface of HTTP/2 (RFC 9113 §3.4).
+const HTTP: [&[u8]; 10] = [
+    b"GET ",
+    b"HEAD ",
+    b"POST ",
+    b"PUT ",
+    b"DELETE ",
+    b"CONNECT ",
+    b"OPTIONS ",
+    b"TRACE ",
+    b"PATCH ",
+    b"PRI * HTTP/2.0",
+];
+
+/// Whether the first bytes of a stream are a request of HTTP; `None` while they may become one. Its letters would pass
+/// for ChannelData, which nobody sends before a message of STUN.
+pub fn is_http(bytes: &[u8]) -> Option<bool> {
+    if HTTP.iter().any(|start| bytes.starts_with(start)) {
+        return Some(true);
+    }
+    if HTTP.iter().any(|start| start.starts_with(bytes)) { None } else { Some(false) }
 }

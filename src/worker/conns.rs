@@ -2,11 +2,13 @@
 //!
 //! Owns every connection and what is half received or not yet sent on it. Both are bounded: a message is at most
 //! [`MAX_MESSAGE`] bytes, and a client that does not read loses data first and its connection then. A connection lives in
-//! stages: a TLS handshake where the listener wants one, at most [`HANDSHAKE`] long; then messages. One that says nothing
+//! stages: what it is, where that is open (`opening`); a TLS handshake where one is wanted, at most [`HANDSHAKE`] long;
+//! then messages. One that says nothing
 //! worth an answer for [`IDLE`] and carries no allocation is closed. Never decides what a message means.
 #![forbid(unsafe_code)]
 
 use super::ledger::Admission;
+use super::opening::{self, OPENING_ROOM, Opening};
 use super::peers::PeerId;
 use crate::net::poll::{Interest, Poll};
 use crate::net::tls::{self, Over, Session};
@@ -59,7 +61,10 @@ struct Slot {
 struct Conn {
     stream: TcpStream,
     tuple: FiveTuple,
+    /// What is to be found out before anything else.
+    opening: Option<Opening>,
     tls: Option<Box<Secure>>,
+    says: Says,
     /// The start of a message whose end has not come.
     partial: Vec<u8>,
     /// What the client has not taken, as it stands on the wire, from `sent` on.
@@ -73,7 +78,18 @@ struct Conn {
     last_message: Instant,
     /// Allocations on this connection: it has no time limit while there is one.
     allocations: u32,
-    _admission: Admission,
+    admission: Admission,
+}
+
+/// What a client has shown to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Says {
+    /// Nothing so far.
+    Nothing,
+    /// Messages of ours, from the first on.
+    Messages,
+    /// It has agreed by ALPN to speak HTTP.
+    Http,
 }
 
 /// What being joined to a peer's connection adds (RFC 6062).
@@ -95,6 +111,8 @@ pub(super) struct Accepted {
     pub(super) tuple: FiveTuple,
     /// The server's side of the handshake, where TLS is spoken.
     pub(super) session: Option<Session>,
+    /// What is to be found out of it.
+    pub(super) opening: Option<Opening>,
     pub(super) admission: Admission,
 }
 
@@ -139,6 +157,10 @@ pub(super) enum End {
     HandshakeTimeout,
     /// Nothing worth an answer came for too long.
     Idle,
+    /// The PROXY header is missing, wrong, late, or not for its sender to send.
+    Proxy,
+    /// The web server cannot take it.
+    Web,
 }
 
 impl Conns {
@@ -150,7 +172,7 @@ impl Conns {
         accepted: Accepted,
         now: Instant,
     ) -> io::Result<ConnId> {
-        let Accepted { stream, tuple, session, admission } = accepted;
+        let Accepted { stream, tuple, session, opening, admission } = accepted;
         let index = self.vacant.last().copied().unwrap_or(self.slots.len() as u32);
         if index as usize == self.slots.len() {
             self.slots.push(Slot::default());
@@ -160,15 +182,12 @@ impl Conns {
         let id = ConnId { index, generation: slot.generation };
         poll.add(stream.as_fd(), token(id), Interest::Read)?;
         self.vacant.pop();
-        let tls = session.map(|session| Box::new(Secure { session, clear: Vec::new(), has_begun: false }));
-        if tls.is_some() && self.wire.is_empty() {
-            self.wire = vec![0; tls::WIRE_ROOM].into();
-        }
-        let check = now + if tls.is_some() { HANDSHAKE } else { IDLE };
-        slot.conn = Some(Conn {
+        let conn = Conn {
             stream,
             tuple,
-            tls,
+            opening,
+            tls: session.map(Secure::new),
+            says: Says::Nothing,
             partial: Vec::new(),
             unsent: Vec::new(),
             sent: 0,
@@ -177,10 +196,116 @@ impl Conns {
             joined: None,
             last_message: now,
             allocations: 0,
-            _admission: admission,
-        });
-        self.next_check = Some(self.next_check.map_or(check, |next| next.min(check)));
+            admission,
+        };
+        let limit = conn.limit();
+        if conn.tls.is_some() && self.wire.is_empty() {
+            self.wire = vec![0; tls::WIRE_ROOM].into();
+        }
+        slot.conn = Some(conn);
+        self.note(limit);
         Ok(id)
+    }
+
+    fn note(&mut self, limit: Option<(Instant, End)>) {
+        if let Some((check, _)) = limit {
+            self.next_check = Some(self.next_check.map_or(check, |next| next.min(check)));
+        }
+    }
+
+    /// Whether something is to be found out of a connection.
+    pub(super) fn is_opening(&self, id: ConnId) -> bool {
+        self.get(id).is_some_and(|conn| conn.opening.is_some())
+    }
+
+    /// What is to be found out. Whoever takes it goes on with the connection, or puts it back, or closes the connection.
+    pub(super) fn take_opening(&mut self, id: ConnId) -> Option<Opening> {
+        self.get_mut(id)?.opening.take()
+    }
+
+    /// Reads what has come for an opening, behind what was kept.
+    pub(super) fn read_opening(&mut self, id: ConnId, room: &mut [u8]) -> Result<Option<Received>, End> {
+        let Some(conn) = self.get_mut(id) else { return Ok(None) };
+        let held = conn.partial.len();
+        let (head, space) = room.split_at_mut_checked(held).ok_or(End::Noise)?;
+        head.copy_from_slice(&conn.partial);
+        release(&mut conn.partial);
+        let space = space.get_mut(..OPENING_ROOM).unwrap_or_default();
+        let lost = match &conn.opening {
+            Some(Opening::Header(_)) if held > 0 => End::Proxy,
+            Some(Opening::Hello(hello, _)) if !hello.raw().is_empty() => End::Tls,
+            Some(_) | None => End::Gone,
+        };
+        let count = read_some(&mut conn.stream, space).map_err(|_| lost)?;
+        if count.is_none() {
+            conn.partial.extend_from_slice(head);
+        }
+        Ok(count.map(|count| Received { len: held + count, is_all: count < OPENING_ROOM, end: None }))
+    }
+
+    /// More bytes are needed for an opening; these are kept.
+    pub(super) fn wait_opening(&mut self, id: ConnId, opening: Opening, bytes: &[u8]) {
+        let Some(conn) = self.get_mut(id) else { return };
+        conn.partial.extend_from_slice(bytes);
+        conn.opening = Some(opening);
+        let limit = conn.limit();
+        self.note(limit);
+    }
+
+    /// A stage of an opening is over; the next one has its own time.
+    pub(super) fn begin_again(&mut self, id: ConnId, now: Instant) {
+        if let Some(conn) = self.get_mut(id) {
+            conn.last_message = now;
+        }
+    }
+
+    /// A proxy says whose a connection is. `false` when that one has as many as permitted.
+    pub(super) fn introduce(&mut self, id: ConnId, tuple: FiveTuple, limit: u32) -> bool {
+        self.rename(id, tuple);
+        self.get_mut(id).is_some_and(|conn| conn.admission.name(tuple.client.ip(), limit))
+    }
+
+    /// Gives a connection that the core has not heard of another name.
+    pub(super) fn rename(&mut self, id: ConnId, tuple: FiveTuple) {
+        if let Some(conn) = self.get_mut(id) {
+            conn.tuple = tuple;
+        }
+    }
+
+    /// Lets a connection go on to the web server; `false` when too many do so.
+    pub(super) fn go_on(&mut self, id: ConnId) -> bool {
+        self.get_mut(id).is_some_and(|conn| conn.admission.go_on())
+    }
+
+    /// All that was open of a connection is known.
+    pub(super) fn begin(&mut self, id: ConnId, session: Option<Session>, says: Says, now: Instant) {
+        if session.is_some() && self.wire.is_empty() {
+            self.wire = vec![0; tls::WIRE_ROOM].into();
+        }
+        let Some(conn) = self.get_mut(id) else { return };
+        (conn.tls, conn.says, conn.last_message) = (session.map(Secure::new), says, now);
+        let limit = conn.limit();
+        self.note(limit);
+    }
+
+    /// What a client has shown to speak.
+    pub(super) fn says(&self, id: ConnId) -> Says {
+        self.get(id).map_or(Says::Messages, |conn| conn.says)
+    }
+
+    /// The client has shown to speak as clients of ours do.
+    pub(super) fn says_messages(&mut self, id: ConnId) {
+        if let Some(conn) = self.get_mut(id) {
+            conn.says = Says::Messages;
+        }
+    }
+
+    /// Gives a TLS connection bytes of the wire that were read before its session was made.
+    pub(super) fn feed(&mut self, id: ConnId, wire: &[u8], room: &mut [u8]) -> Result<Option<Received>, End> {
+        let Self { slots, dirty, .. } = self;
+        let Some(conn) = live_mut(slots, id) else { return Ok(None) };
+        conn.decrypt(id, wire, room, dirty)
+            .map(|received| received.map(|(len, end)| Received { len, is_all: false, end }))
     }
 
     /// Who is on a connection.
@@ -220,24 +345,9 @@ impl Conns {
         let lost = |tls: &Secure| if tls.has_begun && tls.session.is_handshaking() { End::Tls } else { End::Gone };
         let count = read_some(&mut conn.stream, wire).map_err(|_| lost(tls))?;
         let Some(count) = count else { return Ok(None) };
-        tls.has_begun = true;
-        let received = tls.session.receive(wire.get(..count).unwrap_or_default(), space);
-        tls.session.take_output(&mut conn.unsent);
-        if !conn.unsent.is_empty() && !conn.is_dirty {
-            conn.is_dirty = true;
-            dirty.push(id.index);
-        }
-        if conn.waiting() > MAX_UNSENT {
-            return Err(End::Gone);
-        }
-        let end = received.over.map(|over| match over {
-            Over::Closed => End::Gone,
-            Over::Failed(error) => {
-                tracing::debug!(client = %conn.tuple.client, %error, "a TLS connection failed");
-                End::Tls
-            }
-        });
-        Ok(Some(Received { len: held + received.len, is_all: count < wire.len(), end }))
+        let is_all = count < wire.len();
+        let received = conn.decrypt(id, wire.get(..count).unwrap_or_default(), space, dirty)?;
+        Ok(received.map(|(len, end)| Received { len: held + len, is_all, end }))
     }
 
     /// Keeps the start of a message for the next read. `was_useful`: what stood before it was answered or relayed.
@@ -273,13 +383,22 @@ impl Conns {
         Ok(true)
     }
 
-    /// Sends what was queued, one write a connection. Those that broke are told to `broken`.
-    pub(super) fn flush(&mut self, poll: &Poll, token: impl Fn(ConnId) -> u64, broken: &mut Vec<ConnId>) {
+    /// Sends what was queued, one write a connection. Those that broke are told to `broken`, and `relieved` hears of the
+    /// peers whose clients have room again, or all they will get.
+    pub(super) fn flush(
+        &mut self,
+        poll: &Poll,
+        token: impl Fn(ConnId) -> u64,
+        broken: &mut Vec<ConnId>,
+        relieved: &mut Vec<PeerId>,
+    ) {
         let mut dirty = core::mem::take(&mut self.dirty);
         for index in dirty.drain(..) {
             let Some(id) = self.id(index) else { continue };
             if self.write(poll, &token, id).is_err() {
                 broken.push(id);
+            } else {
+                relieved.extend(self.joined(id));
             }
         }
         self.dirty = dirty;
@@ -423,6 +542,35 @@ fn read_some(stream: &mut TcpStream, room: &mut [u8]) -> Result<Option<usize>, E
 }
 
 impl Conn {
+    /// Writes the plaintext of `wire` to `room`. How long it is, and what ended the connection after it.
+    fn decrypt(
+        &mut self,
+        id: ConnId,
+        wire: &[u8],
+        room: &mut [u8],
+        dirty: &mut Vec<u32>,
+    ) -> Result<Option<(usize, Option<End>)>, End> {
+        let Some(tls) = &mut self.tls else { return Ok(None) };
+        tls.has_begun = true;
+        let received = tls.session.receive(wire, room);
+        tls.session.take_output(&mut self.unsent);
+        if !self.unsent.is_empty() && !self.is_dirty {
+            self.is_dirty = true;
+            dirty.push(id.index);
+        }
+        if self.waiting() > MAX_UNSENT {
+            return Err(End::Gone);
+        }
+        let end = received.over.map(|over| match over {
+            Over::Closed => End::Gone,
+            Over::Failed(error) => {
+                tracing::debug!(client = %self.tuple.client, %error, "a TLS connection failed");
+                End::Tls
+            }
+        });
+        Ok(Some((received.len, end)))
+    }
+
     /// Bytes that the client has not taken, encrypted or not yet.
     fn waiting(&self) -> usize {
         self.unsent.len() - self.sent + self.tls.as_ref().map_or(0, |tls| tls.clear.len())
@@ -469,12 +617,22 @@ impl Conn {
         release(&mut self.unsent);
         self.sent = 0;
         let Some(tls) = self.tls.as_mut().filter(|tls| !tls.clear.is_empty()) else { return Ok(false) };
-        tls.encrypt(&mut self.unsent)?;
+        tls.encrypt(&mut self.unsent, self.joined.is_none())?;
         Ok(!self.unsent.is_empty())
     }
 
     /// When its time is over, and what that is called. None for one that carries an allocation.
     fn limit(&self) -> Option<(Instant, End)> {
+        match self.opening {
+            None => {}
+            Some(Opening::Header(_)) => return Some((self.last_message + opening::HEADER, End::Proxy)),
+            Some(Opening::Word { .. }) if !self.tuple.transport.is_secure() => {
+                return Some((self.last_message + IDLE, End::Idle));
+            }
+            Some(Opening::Word { .. } | Opening::Hello(..)) => {
+                return Some((self.last_message + HANDSHAKE, End::HandshakeTimeout));
+            }
+        }
         if self.tls.as_ref().is_some_and(|tls| tls.session.is_handshaking()) {
             return Some((self.last_message + HANDSHAKE, End::HandshakeTimeout));
         }
@@ -491,14 +649,18 @@ impl Conn {
 }
 
 impl Secure {
+    fn new(session: Session) -> Box<Self> {
+        Box::new(Self { session, clear: Vec::new(), has_begun: false })
+    }
+
     /// Encrypts what waits, as far as [`ENCRYPTED`] permits. Each message has a record of its own: there are clients,
-    /// coturn's among them, that take one for the other.
-    fn encrypt(&mut self, wire: &mut Vec<u8>) -> Result<(), End> {
+    /// coturn's among them, that take one for the other. What goes through a joined pair is no message.
+    fn encrypt(&mut self, wire: &mut Vec<u8>, is_messages: bool) -> Result<(), End> {
         let mut rest = self.clear.as_slice();
         while !rest.is_empty() && wire.len() < ENCRYPTED {
             let len = match stream::next(rest) {
-                Frame::Whole { next, .. } => next.min(rest.len()),
-                Frame::Partial { .. } | Frame::Noise => rest.len(),
+                Frame::Whole { next, .. } if is_messages => next.min(rest.len()),
+                Frame::Whole { .. } | Frame::Partial { .. } | Frame::Noise => rest.len().min(ENCRYPTED),
             };
             let (message, after) = rest.split_at(len);
             self.session.send(message, wire).map_err(|_| End::Gone)?;
@@ -577,7 +739,7 @@ mod tests {
             let admission = Arc::new(Ledger::new(&[], 50_000..=50_001, 100, 0)).connect(from.ip(), 1).unwrap();
             let session = is_secure.then(|| certificates.session().unwrap());
             let (mut conns, poll) = (Conns::default(), Poll::new().unwrap());
-            let accepted = Accepted { stream, tuple, session, admission };
+            let accepted = Accepted { stream, tuple, session, opening: None, admission };
             let id = conns.add(&poll, |_| 0, accepted, START).unwrap();
             Self { conns, poll, id, tuple, stream: other, client, room: vec![0; READ_ROOM] }
         }

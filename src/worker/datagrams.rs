@@ -8,6 +8,7 @@ use crate::turn::refusal::Dropped;
 use crate::turn::tally::Transport;
 use crate::turn::{FiveTuple, Input, Path, RelayId};
 use crate::wire::stun::Family;
+use crate::wire::{self, Kind};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
@@ -16,8 +17,9 @@ impl Worker {
     pub(super) fn read_listener(&mut self, at: u32) {
         let Some(listener) = self.udp.get(at as usize) else { return };
         let (transport, bound, is_wildcard) = (listener.transport, listener.address, listener.is_wildcard);
-        let (depth, spare) = if transport == Transport::Dtls { (records::DEPTH, records::SPARE) } else { (BATCH, 0) };
-        self.make_room(depth + spare);
+        let detects = self.entry.detect && self.dtls.is_some();
+        let depth = if transport == Transport::Dtls { records::DEPTH } else { BATCH };
+        self.make_room(depth + if transport == Transport::Dtls || detects { records::SPARE } else { 0 });
         let Some(listener) = self.udp.get(at as usize) else { return };
         let slots = self.slots.get_mut(self.used..self.used + depth).unwrap_or_default();
         // An error here is a leftover of an earlier datagram's fate, or nothing to read after all: epoll tells again.
@@ -37,6 +39,11 @@ impl Worker {
             }
             let ip = if is_wildcard { meta.to.unwrap_or_else(|| bound.ip()) } else { bound.ip() };
             let server = SocketAddr::new(ip, bound.port());
+            let transport = match self.slots.get(slot).and_then(|packet| wire::classify(packet.data())) {
+                Some(Kind::Tls) if detects => Transport::Dtls,
+                Some(_) if detects => Transport::Udp,
+                _ => transport,
+            };
             let tuple = FiveTuple { transport, client: meta.from, server };
             if transport == Transport::Dtls {
                 self.read_record(at, slot, tuple);

@@ -107,11 +107,16 @@ impl Worker {
         self.send_outbox();
         self.used = 0;
         let mut broken = core::mem::take(&mut self.broken);
-        self.conns.flush(&self.poll, |id| Token::Conn(id).into(), &mut broken);
+        let mut relieved = core::mem::take(&mut self.relieved);
+        self.conns.flush(&self.poll, |id| Token::Conn(id).into(), &mut broken, &mut relieved);
         for id in broken.drain(..) {
             self.close(id);
         }
-        self.broken = broken;
+        // A client that took everything at once says nothing later that would let its peer be read on.
+        for id in relieved.drain(..) {
+            self.balance(id);
+        }
+        (self.broken, self.relieved) = (broken, relieved);
     }
 
     pub(super) fn send_outbox(&mut self) {

@@ -35,7 +35,7 @@ impl Worker {
                     }
                     Effect::Accept { relay, stream } => {
                         if let Some(accepted) = self.accepted.take() {
-                            self.peers.add_held(accepted, self.owner(relay, stream));
+                            self.peers.add_held(accepted, self.owner(relay, stream), self.now.mono);
                         }
                     }
                     Effect::Join { relay, stream, path } => self.joining = Some((relay, stream, path)),
@@ -45,13 +45,13 @@ impl Worker {
                     Effect::Began { relay, session } => self.began(relay, &session),
                     Effect::Ended { relay, session, usage, lived, why } => {
                         self.ended(relay, &session, why);
-                        let second = session.second_relay.map(tracing::field::display);
+                        let second_relay = session.second_relay.map(tracing::field::display);
                         tracing::info!(
                             allocation = %sockets::name(self.number, relay),
                             user = &*session.user,
                             client = %session.path.tuple.client,
                             relay = %session.relay,
-                            second_relay = second,
+                            second_relay,
                             transport = session.path.tuple.transport.label(),
                             reason = why.label(),
                             seconds = lived.as_secs(),
@@ -165,13 +165,13 @@ impl Worker {
 
     fn began(&mut self, relay: RelayId, session: &Session) {
         self.count_on_conn(session.path, true);
-        let second = session.second_relay.map(tracing::field::display);
+        let second_relay = session.second_relay.map(tracing::field::display);
         tracing::info!(
             allocation = %sockets::name(self.number, relay),
             user = &*session.user,
             client = %session.path.tuple.client,
             relay = %session.relay,
-            second_relay = second,
+            second_relay,
             transport = session.path.tuple.transport.label(),
             "allocation made"
         );

@@ -1,4 +1,5 @@
-//! Joined connections (RFC 6062 §5.5): bytes go between a client's connection and a peer's, unchanged.
+//! Joined connections (RFC 6062 §5.5): bytes go between a client's connection and a peer's, or the web server's,
+//! unchanged.
 //!
 //! Each side is read only as far as the other takes it. When one has said its last, the other hears so once it has
 //! everything; when both have, or one breaks, both close. The account is kept by the worker that has the allocation.
@@ -7,7 +8,7 @@
 use super::Worker;
 use super::conns::{self, READS_PER_TURN};
 use super::mailbox::Command;
-use super::peers::{self, Attempt, Owner, PeerId};
+use super::peers::{self, Attempt, Due, Owner, PeerId, Purpose};
 use super::sockets::{self, RelaySocket, Token};
 use crate::net::tcp;
 use crate::time::Instant;
@@ -42,9 +43,17 @@ impl Worker {
     /// Something is to be done with a peer's connection.
     pub(super) fn peer_ready(&mut self, id: PeerId, readable: bool, writable: bool) {
         let token = Token::Peer(id).into();
-        if let Some((owner, attempt)) = self.peers.attempt(&self.poll, token, id) {
-            self.connected(owner, attempt);
-            return;
+        match self.peers.attempt(&self.poll, token, id, self.now.mono) {
+            None => {}
+            Some((Purpose::Relay(owner), attempt)) => {
+                self.connected(owner, attempt);
+                return;
+            }
+            Some((Purpose::Web(conn), Attempt::Failed)) => {
+                self.web_is_lost(conn);
+                return;
+            }
+            Some((Purpose::Web(_), Attempt::Open)) => {} // what waits for it is sent, and its client read on
         }
         if writable && self.peers.push(id).is_err() {
             self.close_joined(id);
@@ -56,13 +65,15 @@ impl Worker {
         self.balance(id);
     }
 
-    /// The attempts at connections that took too long, and the connections whose rest is over.
+    /// The attempts at connections that took too long, and the connections whose rest or time is over.
     pub(super) fn tick_peers(&mut self) {
-        for owner in self.peers.overdue(self.now.mono) {
-            self.connected(owner, Attempt::Failed);
-        }
-        for id in self.peers.rested(self.now.mono) {
-            self.balance(id);
+        for due in self.peers.due(self.now.mono) {
+            match due {
+                Due::Failed(Purpose::Relay(owner)) => self.connected(owner, Attempt::Failed),
+                Due::Failed(Purpose::Web(conn)) => self.web_is_lost(conn),
+                Due::Rested(id) => self.balance(id),
+                Due::Idle(id) => self.close_joined(id),
+            }
         }
     }
 
@@ -85,12 +96,12 @@ impl Worker {
         if bytes.is_empty() {
             return;
         }
-        let Some((owner, _)) = self.peers.joined(id) else { return };
+        let Some((purpose, _)) = self.peers.joined(id) else { return };
         if self.peers.send(id, bytes).is_err() {
             self.close_joined(id);
             return;
         }
-        self.account(id, owner, bytes.len() as u64, 0);
+        self.account(id, purpose, bytes.len() as u64, 0);
         self.balance(id);
     }
 
@@ -112,7 +123,8 @@ impl Worker {
             return;
         }
         self.peers.set_blocked(id, self.conns.waiting(conn) >= conns::MAX_UNREAD);
-        let is_held_back = self.peers.waiting(id) >= peers::MAX_UNSENT || self.peers.is_resting(id);
+        let is_full = self.peers.waiting(id) >= peers::MAX_UNSENT;
+        let is_held_back = is_full || self.peers.is_resting(id) || self.peers.is_connecting(id);
         let token = Token::Conn(conn).into();
         let watched = self.conns.hold_back(&self.poll, token, conn, is_held_back);
         if watched.is_err() || self.peers.rewatch(&self.poll, Token::Peer(id).into(), id).is_err() {
@@ -131,13 +143,14 @@ impl Worker {
 
     /// A joined pair is over: both sides close, and the core hears of it.
     pub(super) fn close_joined(&mut self, id: PeerId) {
-        let Some((owner, _)) = self.peers.joined(id) else { return };
+        let Some((purpose, _)) = self.peers.joined(id) else { return };
         self.close_both(id);
+        let Purpose::Relay(owner) = purpose else { return };
         let _nothing = self.report(owner, Input::StreamClosed { relay: owner.relay, stream: owner.stream });
     }
 
     fn close_both(&mut self, id: PeerId) {
-        if let Some((_, Some(conn))) = self.peers.close(id) {
+        if let Some(conn) = self.peers.close(id) {
             let _ = self.conns.write(&self.poll, |id| Token::Conn(id).into(), conn);
             self.drop_conn(conn);
         }
@@ -152,7 +165,7 @@ impl Worker {
     }
 
     fn read_peer(&mut self, id: PeerId) {
-        let Some((owner, conn)) = self.peers.joined(id) else { return };
+        let Some((purpose, conn)) = self.peers.joined(id) else { return };
         let mut room = core::mem::take(&mut self.room);
         for _ in 0..READS_PER_TURN {
             if self.conns.waiting(conn) >= conns::MAX_UNREAD || self.peers.is_resting(id) {
@@ -172,7 +185,7 @@ impl Worker {
                         self.close_joined(id);
                         break;
                     }
-                    self.account(id, owner, 0, count as u64);
+                    self.account(id, purpose, 0, count as u64);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => {
@@ -184,8 +197,13 @@ impl Worker {
         self.room = room;
     }
 
-    /// Tells the core what went through, and lets the pair rest when the allocation's bandwidth is used up.
-    fn account(&mut self, id: PeerId, owner: Owner, to_peer: u64, to_client: u64) {
+    /// Tells the core what went through, and lets the pair rest when the allocation's bandwidth is used up. What browsers
+    /// and the web server say belongs to no allocation.
+    fn account(&mut self, id: PeerId, purpose: Purpose, to_peer: u64, to_client: u64) {
+        let Purpose::Relay(owner) = purpose else {
+            self.peers.touch(id, self.now.mono);
+            return;
+        };
         let carried = Input::Carried { relay: owner.relay, stream: owner.stream, to_peer, to_client };
         if let Verdict::Wait(until) = self.report(owner, carried) {
             self.peers.rest(id, until);

@@ -25,7 +25,8 @@ pub(super) struct Ledger {
     ports: Mutex<Ports>,
     accounts: Mutex<Accounts>,
     connections: Mutex<Connections>,
-    /// Connections of all networks together: half of the open files, so that relay sockets always find some.
+    /// Connections of all networks together: half of the open files, so that relay sockets always find some. Half of
+    /// them may go on to the web server behind us, and take a second file each.
     max_connections: u64,
     live: Vec<LivePorts>,
     bandwidth: SharedBucket,
@@ -41,6 +42,8 @@ struct Accounts {
 #[derive(Debug, Default)]
 struct Connections {
     all: u64,
+    /// Those that go on to the web server.
+    web: u64,
     by_network: HashMap<IpAddr, u32>,
 }
 
@@ -74,7 +77,9 @@ pub(super) struct Claim {
 #[derive(Debug)]
 pub(super) struct Admission {
     ledger: Arc<Ledger>,
-    network: IpAddr,
+    /// Not known while a proxy has not said whose it is.
+    network: Option<IpAddr>,
+    is_web: bool,
 }
 
 /// Ports tried for one allocation when other programs sit in the range.
@@ -180,18 +185,18 @@ impl Ledger {
 
     /// Books a connection from `from`; `None` when its network, or all together, have as many as permitted.
     pub(super) fn connect(self: &Arc<Self>, from: IpAddr, limit: u32) -> Option<Admission> {
-        let network = match from {
-            IpAddr::V4(_) => from,
-            IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
-        };
+        let mut admission = self.connect_unnamed()?;
+        admission.name(from, limit).then_some(admission)
+    }
+
+    /// Books a connection that a proxy makes for somebody; `None` when all together have as many as permitted.
+    pub(super) fn connect_unnamed(self: &Arc<Self>) -> Option<Admission> {
         let mut connections = lock(&self.connections);
-        let has = connections.by_network.get(&network).copied().unwrap_or(0);
-        if has >= limit || connections.all >= self.max_connections {
+        if connections.all >= self.max_connections {
             return None;
         }
         connections.all += 1;
-        connections.by_network.insert(network, has + 1);
-        Some(Admission { ledger: Arc::clone(self), network })
+        Some(Admission { ledger: Arc::clone(self), network: None, is_web: false })
     }
 
     /// The budget of unauthenticated answers.
@@ -244,6 +249,35 @@ impl Claim {
     }
 }
 
+impl Admission {
+    /// Counts the connection for the network of `from`; `false` when that has `limit` already.
+    pub(super) fn name(&mut self, from: IpAddr, limit: u32) -> bool {
+        let network = match from {
+            IpAddr::V4(_) => from,
+            IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
+        };
+        let mut connections = lock(&self.ledger.connections);
+        let has = connections.by_network.get(&network).copied().unwrap_or(0);
+        if has >= limit || self.network.is_some() {
+            return false;
+        }
+        connections.by_network.insert(network, has + 1);
+        self.network = Some(network);
+        true
+    }
+
+    /// Lets the connection go on to the web server; `false` when half of all that may be do so already.
+    pub(super) fn go_on(&mut self) -> bool {
+        let mut connections = lock(&self.ledger.connections);
+        if self.is_web || connections.web >= self.ledger.max_connections / 2 {
+            return false;
+        }
+        connections.web += 1;
+        self.is_web = true;
+        true
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         if let Some(port) = self.port {
@@ -261,7 +295,10 @@ impl Drop for Admission {
     fn drop(&mut self) {
         let mut connections = lock(&self.ledger.connections);
         connections.all = connections.all.saturating_sub(1);
-        decrement(&mut connections.by_network, &self.network);
+        connections.web = connections.web.saturating_sub(self.is_web.into());
+        if let Some(network) = &self.network {
+            decrement(&mut connections.by_network, network);
+        }
     }
 }
 

@@ -13,11 +13,13 @@ mod effects;
 mod joins;
 mod ledger;
 mod mailbox;
+mod opening;
 mod peers;
 mod records;
 mod sockets;
 mod streams;
 mod transfer;
+mod web;
 
 use crate::net::dtls;
 use crate::net::poll::{Events, Interest, Poll};
@@ -34,7 +36,7 @@ use associations::Associations;
 use conns::{ConnId, Conns, READ_ROOM};
 use ledger::Ledger;
 use mailbox::{Command, Mailbox};
-use peers::PeerConns;
+use peers::{PeerConns, PeerId};
 use sockets::{Outbox, Relays, TcpListener, Token, UdpListener};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -44,6 +46,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 pub use ledger::PortUse;
+pub use opening::Entry;
 pub use sockets::StartError;
 
 /// Open files under which a start is worth a warning.
@@ -66,6 +69,8 @@ pub struct Setup {
     pub listeners: Vec<(Transport, SocketAddr)>,
     /// Whether listeners and relay sockets may bind addresses that no interface has yet.
     pub freebind: bool,
+    /// What a connection may be at its beginning.
+    pub entry: Entry,
     /// Threads; 0 is one a core.
     pub workers: usize,
     /// The rules to begin with.
@@ -109,13 +114,14 @@ pub fn start(setup: Setup) -> Result<Handle, StartError> {
             "few open files are permitted: raise LimitNOFILE (ulimit -Hn), one is needed a call"
         );
     }
-    if let Some(&(transport, address)) = setup.listeners.iter().find(|(transport, _)| *transport == Transport::Dtls)
-        && setup.dtls.is_none()
+    let Setup { listeners, freebind, entry, dtls, .. } = &setup;
+    if let Some(&(transport, address)) = listeners.iter().find(|(transport, _)| *transport == Transport::Dtls)
+        && dtls.is_none()
     {
         let source = io::Error::other("DTLS needs a certificate");
         return Err(StartError::Listen { transport, address, source });
     }
-    let shares = sockets::open(&setup.listeners, setup.certificates.as_ref(), count, setup.freebind)?;
+    let shares = sockets::open(listeners, setup.certificates.as_ref(), count, *freebind, entry.detect)?;
     let listeners = shares.first().map(sockets::Share::addresses).unwrap_or_default();
     let relay_ports = setup.policy.peers.relay_ports();
     let mut seed = [0; 8];
@@ -213,10 +219,14 @@ struct Worker {
     udp: Vec<UdpListener>,
     tcp: Vec<TcpListener>,
     relays: Relays,
+    /// What a connection may be at its beginning.
+    entry: Entry,
     /// Whether relay sockets may bind addresses that no interface has yet.
     freebind: bool,
     conns: Conns,
     peers: PeerConns,
+    /// Connections by the names that proxies gave them.
+    introduced: HashMap<FiveTuple, ConnId>,
     /// The connection of a peer that the core is being asked about.
     accepted: Option<TcpStream>,
     /// What is to be joined once the answer that says so is on its way.
@@ -246,6 +256,8 @@ struct Worker {
     messages: Vec<usize>,
     /// Associations whose engine failed, to be ended once nobody is in the middle of them.
     lost: Vec<(u32, FiveTuple)>,
+    /// Peers whose clients have just been written to.
+    relieved: Vec<PeerId>,
     now: Now,
     /// Bytes drawn from the server's bandwidth and not spent.
     drawn: u64,
@@ -261,8 +273,7 @@ impl Worker {
         ledger: &Arc<Ledger>,
         seed: [u8; 32],
     ) -> io::Result<Self> {
-        let now = clock::now();
-        let policy = &setup.policy;
+        let (now, policy) = (clock::now(), &setup.policy);
         let poll = Poll::new()?;
         let mailbox = &mailboxes[number];
         poll.add(mailbox.as_fd(), Token::Mailbox.into(), Interest::Read)?;
@@ -286,9 +297,11 @@ impl Worker {
             udp: share.udp,
             tcp: share.tcp,
             relays: Relays::default(),
+            entry: setup.entry.clone(),
             freebind: share.freebind,
             conns: Conns::default(),
             peers: PeerConns::default(),
+            introduced: HashMap::new(),
             accepted: None,
             joining: None,
             away: BTreeMap::new(),
@@ -306,6 +319,7 @@ impl Worker {
             engine_room: vec![0; dtls::ROOM].into(),
             messages: Vec::new(),
             lost: Vec::new(),
+            relieved: Vec::new(),
             now,
             drawn: 0,
         })

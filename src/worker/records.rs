@@ -189,7 +189,7 @@ impl Worker {
                 }
                 Ok(Event::Message(len)) => messages.extend(self.keep_said(&mut own, len)),
                 Ok(Event::Open) => {
-                    self.open(index, tuple);
+                    self.open_association(index, tuple);
                     stage = Stage::Open;
                 }
                 Ok(Event::Closed) => is_over = true,
@@ -226,7 +226,7 @@ impl Worker {
     }
 
     /// A handshake is complete: what the client had before ends.
-    fn open(&mut self, index: u32, tuple: FiveTuple) {
+    fn open_association(&mut self, index: u32, tuple: FiveTuple) {
         if self.associations.promote(index, self.now.mono) {
             self.end_allocation_of(tuple);
         } else {

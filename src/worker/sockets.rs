@@ -154,7 +154,7 @@ pub(super) struct TcpListener {
     pub(super) transport: Transport,
     pub(super) socket: std::net::TcpListener,
     pub(super) address: SocketAddr,
-    /// What handshakes are made with, where TLS is spoken.
+    /// What handshakes are made with, where TLS may be spoken.
     pub(super) certificates: Option<Arc<Certificates>>,
     /// Out of descriptors: not looked at before this moment.
     pub(super) paused_until: Option<Instant>,
@@ -174,6 +174,7 @@ pub(super) fn open(
     certificates: Option<&Arc<Certificates>>,
     workers: usize,
     freebind: bool,
+    detect: bool,
 ) -> Result<Vec<Share>, StartError> {
     let mut shares: Vec<Share> = (0..workers).map(|_| Share { freebind, ..Share::default() }).collect();
     for &(transport, address) in listeners {
@@ -182,7 +183,7 @@ pub(super) fn open(
         if is_without_ipv6(probed, address).map_err(error)? {
             continue;
         }
-        let certificates = certificates.filter(|_| transport == Transport::Tls);
+        let certificates = certificates.filter(|_| transport == Transport::Tls || detect);
         if transport == Transport::Tls && certificates.is_none() {
             return Err(error(io::Error::other("there is no certificate")));
         }

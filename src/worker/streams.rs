@@ -1,8 +1,9 @@
 //! Connections of clients: accepted, read message by message, closed.
 #![forbid(unsafe_code)]
 
-use super::conns::{Accepted, ConnId, End, READS_PER_TURN, Received};
+use super::conns::{Accepted, ConnId, End, READS_PER_TURN, Received, Says};
 use super::mailbox::Command;
+use super::opening::Opening;
 use super::peers::PeerId;
 use super::sockets::{self, Token};
 use super::{ACCEPTS_PER_TURN, Worker};
@@ -25,13 +26,19 @@ impl Worker {
             };
             let transport = listener.transport;
             let certificates = listener.certificates.clone();
-            let limit = self.policy.limits.connections_per_ip;
-            let Some(admission) = self.ledger.connect(from.ip(), limit) else {
+            let opening = self.entry.opening(from.ip(), transport, certificates.as_ref());
+            let admission = match &opening {
+                // It counts for whomever the proxy names.
+                Some(Opening::Header(_)) => self.ledger.connect_unnamed(),
+                Some(_) | None => self.ledger.connect(from.ip(), self.policy.limits.connections_per_ip),
+            };
+            let Some(admission) = admission else {
                 self.tally.limited_connections.add(1);
                 continue;
             };
             // The connection's own local address: the listener may be a wildcard.
             let Ok(server) = stream.local_addr() else { continue };
+            let certificates = certificates.filter(|_| opening.is_none());
             let session = match certificates.map(|certificates| certificates.session()).transpose() {
                 Ok(session) => session,
                 Err(error) => {
@@ -40,7 +47,7 @@ impl Worker {
                 }
             };
             let tuple = FiveTuple { transport, client: sockets::plain(from), server: sockets::plain(server) };
-            let accepted = Accepted { stream, tuple, session, admission };
+            let accepted = Accepted { stream, tuple, session, opening, admission };
             let token = |id| Token::Conn(id).into();
             match self.conns.add(&self.poll, token, accepted, self.now.mono) {
                 Ok(_) => self.tally.connections[transport as usize].add(1),
@@ -73,8 +80,28 @@ impl Worker {
         if let Some(peer) = self.conns.joined(id) {
             return self.read_joined(id, peer, room);
         }
-        let Some(received) = self.conns.read(id, room)? else { return Ok(false) };
+        let is_opening = self.conns.is_opening(id);
+        let received = if is_opening { self.open(id, room)? } else { self.conns.read(id, room)? };
+        let Some(received) = received else { return Ok(false) };
+        let tuple = self.conns.tuple(id).unwrap_or(tuple);
         let mut bytes = room.get(..received.len).unwrap_or_default();
+        if self.conns.says(id) != Says::Messages && !bytes.is_empty() {
+            let is_for_web = match self.conns.says(id) {
+                Says::Http => Some(true),
+                Says::Nothing | Says::Messages => self.is_for_web(id, bytes)?,
+            };
+            match is_for_web {
+                Some(false) => self.conns.says_messages(id),
+                Some(true) => {
+                    self.join_web(id, bytes)?;
+                    return self.after_joined(id, &received);
+                }
+                None => {
+                    self.conns.keep(id, bytes, false, self.now.mono);
+                    return received.end.map_or(Ok(!received.is_all), Err);
+                }
+            }
+        }
         let mut was_useful = false;
         while let Frame::Whole { message, next } = stream::next(bytes) {
             self.make_room(1);
@@ -112,8 +139,14 @@ impl Worker {
             Err(end) => return Err(end),
         };
         self.send_to_peer(peer, room.get(..received.len).unwrap_or_default());
+        self.after_joined(id, &received)
+    }
+
+    /// What stands behind bytes that have gone to the other side of a joined pair.
+    fn after_joined(&mut self, id: ConnId, received: &Received) -> Result<bool, End> {
+        let Some(peer) = self.conns.joined(id) else { return Ok(false) };
         match received.end {
-            None => Ok(!received.is_all),
+            None => Ok(!received.is_all && !self.peers.is_connecting(peer)),
             Some(End::Gone) => {
                 let token = Token::Conn(id).into();
                 if self.client_ended(peer) {
@@ -147,6 +180,8 @@ impl Worker {
             End::Noise => self.tally.count_drop(Dropped::Noise),
             End::Tls => self.tally.count_drop(Dropped::Tls),
             End::HandshakeTimeout => self.tally.count_drop(Dropped::HandshakeTimeout),
+            End::Proxy => self.tally.count_drop(Dropped::Proxy),
+            End::Web => self.tally.count_drop(Dropped::Web),
         }
     }
 
@@ -171,6 +206,9 @@ impl Worker {
     pub(super) fn drop_conn(&mut self, id: ConnId) -> Option<FiveTuple> {
         let tuple = self.conns.close(id)?;
         self.tally.connections[tuple.transport as usize].sub(1);
+        if self.introduced.get(&tuple) == Some(&id) {
+            self.introduced.remove(&tuple);
+        }
         Some(tuple)
     }
 }

@@ -128,7 +128,7 @@ impl Worker {
 
     /// A peer's connection that joins a client's of this worker.
     fn take_in(&mut self, stream: TcpStream, owner: Owner, path: Path) {
-        self.peers.add_held(stream, owner);
+        self.peers.add_held(stream, owner, self.now.mono);
         self.join_here(owner, path);
         if self.peers.find(owner.stream).is_none() {
             self.tell(owner.home, Command::Told(Input::StreamClosed { relay: owner.relay, stream: owner.stream }));

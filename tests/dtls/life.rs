@@ -181,6 +181,7 @@ fn a_listener_without_a_certificate_does_not_start() {
         workers: 1,
         policy: crate::policy().into(),
         freebind: false,
+        entry: worker::Entry::default(),
         certificates: None,
         dtls: None,
     });

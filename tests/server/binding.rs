@@ -27,7 +27,7 @@ fn try_to_start(config: &str) -> Output {
 #[test]
 fn an_address_that_comes_later_is_bound_when_the_operator_says_so() {
     let listen = vec![V4, ABSENT];
-    let setup = Setup { listen, relay: vec![ABSENT], listen_lines: "freebind = true", ..Setup::default() };
+    let setup = Setup { listen, relay: vec![ABSENT], listen_lines: "freebind = true".into(), ..Setup::default() };
     let server = Server::start_with(&setup);
     let mut caller = Caller::udp(server.address());
     assert_eq!(caller.allocate().expect("an allocation").ip(), ABSENT);

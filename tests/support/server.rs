@@ -50,7 +50,7 @@ pub(crate) struct Setup {
     /// A command the program is started by, such as `prlimit`.
     pub(crate) wrapper: Vec<&'static str>,
     /// More lines of `[listen]`.
-    pub(crate) listen_lines: &'static str,
+    pub(crate) listen_lines: String,
     /// A socket file of `http.listen`, beside its address.
     pub(crate) http_socket: Option<PathBuf>,
     /// Scopes of the key.
@@ -73,7 +73,7 @@ impl Default for Setup {
             log_level: "info",
             log_format: "auto",
             wrapper: Vec::new(),
-            listen_lines: "",
+            listen_lines: String::new(),
             http_socket: None,
             scopes: r#""mint", "read""#,
         }

@@ -7,6 +7,7 @@ mod differential;
 mod framing;
 mod packet;
 mod parse;
+mod proxy;
 mod round_trip;
 mod sample;
 mod vectors;
