@@ -136,18 +136,21 @@ impl Worker {
         self.peers.add_attempt(&self.poll, token, attempt, self.owner(relay, stream), self.now.mono).is_ok()
     }
 
-    /// Joins a peer's connection to a client's, here or on the worker that has the client's. The answer that says so is on
-    /// its way by then: the client takes what comes behind it for the peer's.
-    pub(super) fn join(&mut self, relay: RelayId, stream: StreamId, path: Path) {
+    /// Sends the answer in `slot` and joins a peer's connection to the client's. The client takes what comes behind the
+    /// answer for the peer's, and may speak to the peer as soon as it has it: where another worker has the client's
+    /// connection, answer and connection go there together.
+    pub(super) fn join(&mut self, slot: usize, verdict: Verdict, (relay, stream, path): (RelayId, StreamId, Path)) {
         let (worker, _) = sockets::link_parts(path.link);
         if worker == self.place() {
+            self.deliver(slot, verdict, false);
             self.join_here(self.owner(relay, stream), path);
             return;
         }
+        let answer = self.slots.get(slot).map(|packet| packet.data().into()).unwrap_or_default();
         if let Some((socket, owner)) = self.peers.take(stream) {
             let _ = self.poll.remove(socket.as_fd());
             self.away.insert(stream, worker);
-            self.tell(worker, Command::Join { stream: socket, owner, path });
+            self.tell(worker, Command::Join { stream: socket, owner, path, answer });
         }
     }
 

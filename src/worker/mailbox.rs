@@ -33,8 +33,8 @@ pub(super) enum Command {
     Unroute { path: Path },
     /// A client's connection, which another worker had, is gone.
     Closed(FiveTuple),
-    /// Join a peer's connection to this client's.
-    Join { stream: TcpStream, owner: Owner, path: Path },
+    /// Join a peer's connection to this client's, which gets this answer first.
+    Join { stream: TcpStream, owner: Owner, path: Path, answer: Box<[u8]> },
     /// Close the connection with a peer.
     CloseStream(StreamId),
     /// What became of a peer's connection that another worker has.

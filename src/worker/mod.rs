@@ -229,7 +229,7 @@ struct Worker {
     introduced: HashMap<FiveTuple, ConnId>,
     /// The connection of a peer that the core is being asked about.
     accepted: Option<TcpStream>,
-    /// What is to be joined once the answer that says so is on its way.
+    /// What is to be joined as soon as the answer that says so is on its way.
     joining: Option<(RelayId, StreamId, Path)>,
     /// Connections of allocations here that joined a client's on another worker.
     away: BTreeMap<StreamId, u8>,
@@ -387,9 +387,9 @@ impl Worker {
         if let (Verdict::Elsewhere(worker), Some(path)) = (verdict, client) {
             return self.hand_over(worker, slot, path);
         }
-        self.deliver(slot, verdict, is_data);
-        if let Some((relay, stream, path)) = self.joining.take() {
-            self.join(relay, stream, path);
+        match self.joining.take() {
+            Some(joining) => self.join(slot, verdict, joining),
+            None => self.deliver(slot, verdict, is_data),
         }
         matches!(verdict, Verdict::ToPeer { .. } | Verdict::ToClient(_))
     }

@@ -91,7 +91,10 @@ impl Worker {
                 Command::Closed(tuple) => {
                     let _nothing = self.told(Input::Closed(tuple));
                 }
-                Command::Join { stream, owner, path } => self.take_in(stream, owner, path),
+                Command::Join { stream, owner, path, answer } => {
+                    self.deliver_here(path, &answer, false);
+                    self.take_in(stream, owner, path);
+                }
                 Command::CloseStream(stream) => self.close_stream(stream),
                 Command::Told(input) => self.told_from_afar(input),
                 Command::Rest { stream, until } => self.rest(stream, until),

@@ -54,13 +54,13 @@ fn bound(server: &Server, id: [u8; 4]) -> (TcpStream, Vec<u8>) {
     };
     data.ask(bind).expect("the connections are joined");
     let Wire::Tcp(stream, rest) = data.wire else { panic!("over TCP") };
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
     (stream, rest)
 }
 
 fn listener() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind((V4, 0)).unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind((V4, 0)).expect("a listener");
+    let address = listener.local_addr().expect("an address");
     (listener, address)
 }
 
@@ -94,7 +94,7 @@ fn j09_j10_j17_what_client_and_peer_say_arrives_unchanged_whichever_workers_have
         early.resize(26, 0);
         (&data).read_exact(&mut early[said..]).unwrap();
         assert_eq!(early, b"before the client is there");
-        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        peer.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
         carries(&data, &peer, &pattern(seed));
         carries(&peer, &data, &pattern(seed + 100));
     }
@@ -105,12 +105,12 @@ fn j12_j13_j19_a_peer_that_comes_is_announced_and_each_side_hears_the_others_end
     let server = two_workers();
     let (mut caller, relay) = dialling(&server);
     let mut stranger = TcpStream::connect(relay).unwrap();
-    stranger.set_read_timeout(Some(PATIENCE)).unwrap();
+    stranger.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
     assert!(!matches!(stranger.read(&mut [0; 1]), Ok(1..)), "without a permission the connection closes");
     let (_, elsewhere) = listener();
     caller.permit(elsewhere).expect("a permission");
     let peer = TcpStream::connect(relay).unwrap();
-    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
     let attempt = caller.hears().expect("word of it");
     let attempt = Message::parse(&attempt).unwrap();
     assert_eq!(attempt.method, Method::CONNECTION_ATTEMPT);
@@ -149,7 +149,7 @@ fn j18_j21_the_end_of_the_allocation_is_the_end_of_its_connections() {
         let (peers, address) = listener();
         let id = connect(&mut caller, address).unwrap();
         let (mut peer, _) = peers.accept().unwrap();
-        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        peer.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
         let (mut data, _) = bound(&server, id);
         if is_released {
             caller.refresh(Some(0)).expect("it ends");
