@@ -125,7 +125,7 @@ pub(super) const fn link_parts(link: Link) -> (u8, u32) {
 }
 
 /// The time a listener without descriptors waits before it looks again.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// One worker's listeners.
 #[derive(Debug, Default)]

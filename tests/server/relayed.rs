@@ -19,7 +19,7 @@ fn two_workers() -> Server {
 }
 
 /// A client with a TCP relay, and the relay address.
-fn dialling(server: &Server) -> (Caller, SocketAddr) {
+pub(crate) fn dialling(server: &Server) -> (Caller, SocketAddr) {
     let mut caller = Caller::tcp(server.address());
     let wish = [PROTOCOL_TCP, 0, 0, 0];
     let answer = caller.ask(|client| {
