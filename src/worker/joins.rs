@@ -14,7 +14,7 @@ use crate::net::poll::Interest;
 use crate::net::tcp;
 use crate::time::Instant;
 use crate::turn::refusal::Dropped;
-use crate::turn::{Input, Path, RelayId, StreamId, Verdict};
+use crate::turn::{Input, Path, Protocol, RelayId, StreamId, Verdict};
 use crate::wire::stun::Family;
 use std::io;
 use std::os::fd::AsFd;
@@ -41,7 +41,7 @@ impl Worker {
                     return;
                 }
             };
-            let Some(from) = self.known_as(sockets::plain(from)) else {
+            let Some(from) = self.known_as(sockets::plain(from), Protocol::Tcp) else {
                 self.tally.count_drop(Dropped::BadSource);
                 continue;
             };

@@ -31,7 +31,7 @@ pub(crate) fn dialling(server: &Server) -> (Caller, SocketAddr) {
 }
 
 /// The CONNECTION-ID of a Connect, or its error code.
-fn connect(caller: &mut Caller, peer: SocketAddr) -> Result<[u8; 4], u16> {
+pub(crate) fn connect(caller: &mut Caller, peer: SocketAddr) -> Result<[u8; 4], u16> {
     let request = caller.client.request(Method::CONNECT, |request| {
         request.xor_address(Attribute::XOR_PEER_ADDRESS, peer);
     });
