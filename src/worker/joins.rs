@@ -226,15 +226,18 @@ impl Worker {
         self.room = room;
     }
 
-    /// Tells the core what went through, and lets the pair rest when the allocation's bandwidth is used up. What browsers
-    /// and the web server say belongs to no allocation.
+    /// Tells the core what went through, and lets the pair rest when the bandwidth of the allocation or of the server is
+    /// used up. What browsers and the web server say belongs to no allocation.
     fn account(&mut self, id: PeerId, purpose: Purpose, to_peer: u64, to_client: u64) {
         let Purpose::Relay(owner) = purpose else {
             self.peers.touch(id, self.now.mono);
             return;
         };
         let carried = Input::Carried { relay: owner.relay, stream: owner.stream, to_peer, to_client };
-        if let Verdict::Wait(until) = self.report(owner, carried) {
+        let own = if let Verdict::Wait(until) = self.report(owner, carried) { Some(until) } else { None };
+        let rate = self.policy.limits.bandwidth;
+        let shared = rate.and_then(|rate| self.ledger.charge(self.now.mono, rate, to_peer + to_client));
+        if let Some(until) = own.max(shared) {
             self.peers.rest(id, until);
         }
     }

@@ -216,6 +216,11 @@ impl Ledger {
         self.bandwidth.take(now, rate, amount)
     }
 
+    /// Draws what connections have carried already; the moment when they may carry more, if they have to wait.
+    pub(super) fn charge(&self, now: Instant, rate: u64, amount: u64) -> Option<Instant> {
+        self.bandwidth.charge(now, rate, amount)
+    }
+
     fn admit(self: &Arc<Self>, limits: &Limits, user: &str) -> Result<Claim, BindError> {
         let mut accounts = lock(&self.accounts);
         if limits.allocations != 0 && accounts.allocations >= limits.allocations {
