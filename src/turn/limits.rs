@@ -48,6 +48,16 @@ impl SharedBucket {
     pub fn take(&self, now: Instant, rate: u64, amount: u64) -> bool {
         self.0.fetch_update(Relaxed, Relaxed, |full_at| taken(full_at, now, rate, amount)).is_ok()
     }
+
+    /// Takes `amount`, which has been spent already. When the bucket is over half empty, the moment when it no longer is:
+    /// whoever can wait leaves the rest to those who cannot.
+    pub fn charge(&self, now: Instant, rate: u64, amount: u64) -> Option<Instant> {
+        const HALF: u64 = SECOND / 2;
+        let after = |full_at: u64| full_at.max(now.0).saturating_add(cost(rate, amount));
+        let before = self.0.fetch_update(Relaxed, Relaxed, |full_at| Some(after(full_at)));
+        let full_at = after(before.unwrap_or_else(|full_at| full_at));
+        (full_at - now.0 > HALF).then(|| Instant(full_at - HALF))
+    }
 }
 
 /// When a bucket is full again after `amount` is taken; `None` when it does not hold as much.

@@ -6,7 +6,7 @@ use super::{Worker, records};
 use crate::net::udp::{self, BATCH};
 use crate::turn::refusal::Dropped;
 use crate::turn::tally::Transport;
-use crate::turn::{FiveTuple, Input, Path, RelayId};
+use crate::turn::{FiveTuple, Input, Path, Protocol, RelayId};
 use crate::wire::stun::Family;
 use crate::wire::{self, Kind};
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ impl Worker {
                 self.tally.count_drop(Dropped::TooLarge);
                 continue;
             }
-            if self.policy.peers.own_relay(meta.from).is_some_and(|local| self.ledger.is_live(local)) {
+            if self.policy.peers.own_relay(meta.from).is_some_and(|local| self.ledger.is_live(local, Protocol::Udp)) {
                 // A relay of ours as a client of ours would be the start of a loop (RFC 8656 §21.1.7).
                 self.tally.count_drop(Dropped::BadSource);
                 continue;
@@ -68,7 +68,7 @@ impl Worker {
         let mut errors = Vec::new();
         udp::errors(socket.as_fd(), |peer, icmp| errors.push((peer, icmp)));
         for (peer, icmp) in errors {
-            let Some(peer) = self.known_as(peer) else { continue };
+            let Some(peer) = self.known_as(peer, Protocol::Udp) else { continue };
             self.make_room(1);
             let slot = self.used;
             self.used += 1;
@@ -92,7 +92,7 @@ impl Worker {
                 self.tally.count_drop(Dropped::TooLarge);
                 continue;
             }
-            let Some(from) = self.known_as(meta.from) else {
+            let Some(from) = self.known_as(meta.from, Protocol::Udp) else {
                 self.tally.count_drop(Dropped::BadSource);
                 continue;
             };
@@ -102,11 +102,11 @@ impl Worker {
 
     /// The name of a peer towards clients: another allocation of ours is known by its external address. `None` for a
     /// datagram from the network that claims to come from us.
-    pub(super) fn known_as(&self, from: SocketAddr) -> Option<SocketAddr> {
+    pub(super) fn known_as(&self, from: SocketAddr, protocol: Protocol) -> Option<SocketAddr> {
         match self.policy.peers.own_relay(from) {
             None => Some(from),
             Some(local) if local != from => None,
-            Some(local) if self.ledger.is_live(local) => self.policy.peers.seen_as(from),
+            Some(local) if self.ledger.is_live(local, protocol) => self.policy.peers.seen_as(from),
             Some(_) => Some(from),
         }
     }

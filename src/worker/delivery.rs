@@ -7,7 +7,7 @@ use super::{BANDWIDTH_SLICES, Worker};
 use crate::turn::peers::Destination;
 use crate::turn::refusal::Dropped;
 use crate::turn::tally::Transport;
-use crate::turn::{Path, Verdict};
+use crate::turn::{Path, Protocol, Verdict};
 use crate::wire::Packet;
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ impl Worker {
             Verdict::Dropped(why) => self.tally.count_drop(why),
             Verdict::ToPeer { .. } if !self.may_spend(slot, true) => {}
             Verdict::ToClient(_) if !self.may_spend(slot, is_data) => {}
-            Verdict::ToPeer { relay, peer, destination } => match self.reachable(peer, destination) {
+            Verdict::ToPeer { relay, peer, destination } => match self.reachable(peer, destination, Protocol::Udp) {
                 Some(to) => self.outbox.push_to_peer(relay, slot, to),
                 None => self.tally.count_drop(Dropped::NoRelay),
             },
@@ -68,10 +68,10 @@ impl Worker {
     }
 
     /// Where a peer is to be reached from here: an allocation of ours by its local address, while it lives.
-    pub(super) fn reachable(&self, peer: SocketAddr, destination: Destination) -> Option<SocketAddr> {
+    pub(super) fn reachable(&self, peer: SocketAddr, destination: Destination, by: Protocol) -> Option<SocketAddr> {
         match destination {
             Destination::Elsewhere => Some(peer),
-            Destination::OwnRelay { local, .. } if self.ledger.is_live(local) => Some(local),
+            Destination::OwnRelay { local, .. } if self.ledger.is_live(local, by) => Some(local),
             Destination::OwnRelay { opened: true, .. } => Some(peer),
             Destination::OwnRelay { opened: false, .. } => None,
         }

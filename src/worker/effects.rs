@@ -10,7 +10,7 @@ use crate::net::tcp;
 use crate::turn::peers::Destination;
 use crate::turn::refusal::Ended;
 use crate::turn::tally::Transport;
-use crate::turn::{Bind, BindError, Bound, Effect, Input, Path, RelayId, Session, StreamId, Verdict};
+use crate::turn::{Bind, BindError, Bound, Effect, Input, Path, Protocol, RelayId, Session, StreamId, Verdict};
 use crate::wire::stun::Family;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -118,7 +118,7 @@ impl Worker {
 
     /// Begins a connection with a peer. `false` when it has failed already.
     fn connect(&mut self, relay: RelayId, stream: StreamId, peer: SocketAddr, destination: Destination) -> bool {
-        let Some(to) = self.reachable(peer, destination) else { return false };
+        let Some(to) = self.reachable(peer, destination, Protocol::Tcp) else { return false };
         let attempt = || -> io::Result<TcpStream> {
             let socket = self.relays.socket(relay, Family::of(peer.ip()));
             let Some(RelaySocket::Connections(listener)) = socket else { return Err(io::ErrorKind::NotFound.into()) };

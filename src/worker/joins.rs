@@ -9,13 +9,15 @@ use super::Worker;
 use super::conns::{self, READS_PER_TURN};
 use super::mailbox::Command;
 use super::peers::{self, Attempt, Due, Owner, PeerId, Purpose};
-use super::sockets::{self, RelaySocket, Token};
+use super::sockets::{self, ACCEPT_PAUSE, RelaySocket, Token};
+use crate::net::poll::Interest;
 use crate::net::tcp;
 use crate::time::Instant;
 use crate::turn::refusal::Dropped;
-use crate::turn::{Input, Path, RelayId, StreamId, Verdict};
+use crate::turn::{Input, Path, Protocol, RelayId, StreamId, Verdict};
 use crate::wire::stun::Family;
 use std::io;
+use std::os::fd::AsFd;
 
 /// Connections accepted from the peers of one allocation before the others get their turn.
 const ACCEPTS_PER_TURN: usize = 16;
@@ -25,9 +27,21 @@ impl Worker {
     pub(super) fn accept_peers(&mut self, relay: RelayId, family: Family) {
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(RelaySocket::Connections(listener)) = self.relays.socket(relay, family) else { return };
-            // Out of descriptors: the peer waits in the backlog, and the next wake-up tries again.
-            let Ok((stream, from)) = tcp::accept(listener) else { return };
-            let Some(from) = self.known_as(sockets::plain(from)) else {
+            let (stream, from) = match tcp::accept(listener) {
+                Ok(accepted) => accepted,
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted) => {
+                    return;
+                }
+                // Out of descriptors: the peer waits in the backlog, and nobody looks there for a moment.
+                Err(_) => {
+                    if self.poll.remove(listener.as_fd()).is_ok() {
+                        self.resting.push((relay, family));
+                        self.rest_until.get_or_insert(self.now.mono + ACCEPT_PAUSE);
+                    }
+                    return;
+                }
+            };
+            let Some(from) = self.known_as(sockets::plain(from), Protocol::Tcp) else {
                 self.tally.count_drop(Dropped::BadSource);
                 continue;
             };
@@ -73,6 +87,21 @@ impl Worker {
                 Due::Failed(Purpose::Web(conn)) => self.web_is_lost(conn),
                 Due::Rested(id) => self.balance(id),
                 Due::Idle(id) => self.close_joined(id),
+            }
+        }
+        if self.rest_until.is_some_and(|until| until <= self.now.mono) {
+            self.rest_until = None;
+            self.look_again();
+        }
+    }
+
+    /// Looks again at the relay addresses that had no descriptor for the peers who connect there.
+    fn look_again(&mut self) {
+        for (relay, family) in core::mem::take(&mut self.resting) {
+            let Some(socket) = self.relays.socket(relay, family) else { continue };
+            if self.poll.add(socket.as_fd(), Token::Relay(relay, family).into(), Interest::Read).is_err() {
+                self.resting.push((relay, family));
+                self.rest_until = Some(self.now.mono + ACCEPT_PAUSE);
             }
         }
     }
@@ -197,15 +226,18 @@ impl Worker {
         self.room = room;
     }
 
-    /// Tells the core what went through, and lets the pair rest when the allocation's bandwidth is used up. What browsers
-    /// and the web server say belongs to no allocation.
+    /// Tells the core what went through, and lets the pair rest when the bandwidth of the allocation or of the server is
+    /// used up. What browsers and the web server say belongs to no allocation.
     fn account(&mut self, id: PeerId, purpose: Purpose, to_peer: u64, to_client: u64) {
         let Purpose::Relay(owner) = purpose else {
             self.peers.touch(id, self.now.mono);
             return;
         };
         let carried = Input::Carried { relay: owner.relay, stream: owner.stream, to_peer, to_client };
-        if let Verdict::Wait(until) = self.report(owner, carried) {
+        let own = if let Verdict::Wait(until) = self.report(owner, carried) { Some(until) } else { None };
+        let rate = self.policy.limits.bandwidth;
+        let shared = rate.and_then(|rate| self.ledger.charge(self.now.mono, rate, to_peer + to_client));
+        if let Some(until) = own.max(shared) {
             self.peers.rest(id, until);
         }
     }

@@ -9,6 +9,7 @@
 use crate::time::{Instant, Now};
 use crate::turn::Bind;
 use crate::turn::BindError;
+use crate::turn::Protocol;
 use crate::turn::limits::{SharedBucket, Strangers};
 use crate::turn::peers::RelayAddress;
 use crate::turn::policy::Limits;
@@ -47,10 +48,12 @@ struct Connections {
     by_network: HashMap<IpAddr, u32>,
 }
 
-/// Which ports of one relay address an allocation lives on.
+/// Which ports of one relay address an allocation lives on. Another program may have the same port for the other
+/// protocol.
 #[derive(Debug)]
 struct LivePorts {
     address: IpAddr,
+    protocol: Protocol,
     bits: Box<[AtomicU64]>,
 }
 
@@ -70,7 +73,7 @@ pub(super) struct Claim {
     /// Whose allocation is counted; the second socket of a dual one is not.
     user: Option<Box<str>>,
     /// The port, once there is one.
-    port: Option<ports::Claim>,
+    port: Option<(ports::Claim, Protocol)>,
 }
 
 /// A connection's place in the books; dropping it clears the place.
@@ -89,24 +92,28 @@ const WORDS: usize = 65_536 / 64;
 impl Ledger {
     /// Empty books over these relay addresses and ports, for a process that may open `files`.
     pub(super) fn new(addresses: &[RelayAddress], range: RangeInclusive<u16>, files: u64, seed: u64) -> Self {
-        let live = |address: &RelayAddress| LivePorts {
-            address: address.local,
-            bits: (0..WORDS).map(|_| AtomicU64::new(0)).collect(),
+        let live = |address: &RelayAddress| {
+            let local = address.local;
+            [Protocol::Udp, Protocol::Tcp].map(|protocol| LivePorts {
+                address: local,
+                protocol,
+                bits: (0..WORDS).map(|_| AtomicU64::new(0)).collect(),
+            })
         };
         Self {
             ports: Mutex::new(Ports::new(addresses, range)),
             accounts: Mutex::default(),
             connections: Mutex::default(),
             max_connections: files / 2,
-            live: addresses.iter().map(live).collect(),
+            live: addresses.iter().flat_map(live).collect(),
             bandwidth: SharedBucket::default(),
             strangers: Arc::new(Strangers::new(seed)),
         }
     }
 
-    /// Whether an allocation lives on this relay port.
-    pub(super) fn is_live(&self, local: SocketAddr) -> bool {
-        self.bit(local).is_some_and(|(word, mask)| word.load(Ordering::Acquire) & mask != 0)
+    /// Whether an allocation lives on this relay port and relays by this protocol.
+    pub(super) fn is_live(&self, local: SocketAddr, protocol: Protocol) -> bool {
+        self.bit(local, protocol).is_some_and(|(word, mask)| word.load(Ordering::Acquire) & mask != 0)
     }
 
     /// How the relay ports are used now.
@@ -153,8 +160,8 @@ impl Ledger {
             let address = SocketAddr::new(taken.address.local, taken.port);
             match open(address) {
                 Ok(socket) => {
-                    claim.port = Some(taken);
-                    self.set_live(address, true);
+                    claim.port = Some((taken, bind.protocol));
+                    self.set_live(address, bind.protocol, true);
                     return Ok((claim, taken, socket));
                 }
                 Err(error) => {
@@ -209,6 +216,11 @@ impl Ledger {
         self.bandwidth.take(now, rate, amount)
     }
 
+    /// Draws what connections have carried already; the moment when they may carry more, if they have to wait.
+    pub(super) fn charge(&self, now: Instant, rate: u64, amount: u64) -> Option<Instant> {
+        self.bandwidth.charge(now, rate, amount)
+    }
+
     fn admit(self: &Arc<Self>, limits: &Limits, user: &str) -> Result<Claim, BindError> {
         let mut accounts = lock(&self.accounts);
         if limits.allocations != 0 && accounts.allocations >= limits.allocations {
@@ -223,8 +235,8 @@ impl Ledger {
         Ok(Claim { ledger: Arc::clone(self), user: Some(user.into()), port: None })
     }
 
-    fn set_live(&self, local: SocketAddr, is_live: bool) {
-        if let Some((word, mask)) = self.bit(local) {
+    fn set_live(&self, local: SocketAddr, protocol: Protocol, is_live: bool) {
+        if let Some((word, mask)) = self.bit(local, protocol) {
             if is_live {
                 word.fetch_or(mask, Ordering::Release);
             } else {
@@ -233,8 +245,8 @@ impl Ledger {
         }
     }
 
-    fn bit(&self, local: SocketAddr) -> Option<(&AtomicU64, u64)> {
-        let ports = self.live.iter().find(|ports| ports.address == local.ip())?;
+    fn bit(&self, local: SocketAddr, protocol: Protocol) -> Option<(&AtomicU64, u64)> {
+        let ports = self.live.iter().find(|ports| ports.address == local.ip() && ports.protocol == protocol)?;
         let word = ports.bits.get(usize::from(local.port() / 64))?;
         Some((word, 1 << (local.port() % 64)))
     }
@@ -280,8 +292,8 @@ impl Admission {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if let Some(port) = self.port {
-            self.ledger.set_live(SocketAddr::new(port.address.local, port.port), false);
+        if let Some((port, protocol)) = self.port {
+            self.ledger.set_live(SocketAddr::new(port.address.local, port.port), protocol, false);
             lock(&self.ledger.ports).give_back(crate::net::clock::now().mono, port);
         }
         let Some(user) = &self.user else { return };

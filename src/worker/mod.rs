@@ -32,6 +32,7 @@ use crate::turn::tally::{Tally, Transport};
 use crate::turn::{Effect, FiveTuple, Input, Path, Place, RelayId, Server, StreamId, Verdict};
 use crate::wire::Packet;
 use crate::wire::packet::SLOT;
+use crate::wire::stun::Family;
 use associations::Associations;
 use conns::{ConnId, Conns, READ_ROOM};
 use ledger::Ledger;
@@ -231,6 +232,10 @@ struct Worker {
     accepted: Option<TcpStream>,
     /// What is to be joined as soon as the answer that says so is on its way.
     joining: Option<(RelayId, StreamId, Path)>,
+    /// Relay addresses whose peers wait in the backlog, because there was no descriptor for them.
+    resting: Vec<(RelayId, Family)>,
+    /// When those are looked at again.
+    rest_until: Option<Instant>,
     /// Connections of allocations here that joined a client's on another worker.
     away: BTreeMap<StreamId, u8>,
     /// Clients that come here, because the kernel or they chose so, and whose allocation another worker has.
@@ -304,6 +309,8 @@ impl Worker {
             introduced: HashMap::new(),
             accepted: None,
             joining: None,
+            resting: Vec::new(),
+            rest_until: None,
             away: BTreeMap::new(),
             routes: HashMap::new(),
             dtls: setup.dtls.clone(),
@@ -372,7 +379,7 @@ impl Worker {
     fn deadline(&self) -> Option<Instant> {
         let retry = self.tcp.iter().filter_map(|listener| listener.paused_until);
         let clients = self.conns.deadline().into_iter().chain(self.associations.deadline());
-        retry.chain(self.server.deadline()).chain(clients).chain(self.peers.deadline()).min()
+        retry.chain(self.rest_until).chain(self.server.deadline()).chain(clients).chain(self.peers.deadline()).min()
     }
 
     /// Asks the core about the packet in `slot` and does what it says. Whether a packet leaves.

@@ -125,7 +125,7 @@ pub(super) const fn link_parts(link: Link) -> (u8, u32) {
 }
 
 /// The time a listener without descriptors waits before it looks again.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// One worker's listeners.
 #[derive(Debug, Default)]
@@ -292,7 +292,11 @@ impl RelaySocket {
             Protocol::Udp => {
                 Self::Datagrams { socket: udp::relay(address, freebind)?, depth: 1, is_whole: Cell::new(false) }
             }
-            Protocol::Tcp => Self::Connections(tcp::listen(address, freebind)?),
+            Protocol::Tcp => {
+                // Connections leave from the same port as well, so it is shared; but never with a listener.
+                tcp::probe(address, freebind)?;
+                Self::Connections(tcp::listen(address, freebind)?)
+            }
         })
     }
 }
@@ -454,4 +458,18 @@ pub(super) fn plain(address: SocketAddr) -> SocketAddr {
 /// An allocation's name in the log: worker, slot, and which use of that slot.
 pub(super) fn name(worker: usize, id: RelayId) -> String {
     format!("{worker}-{:x}-{:x}", id.index, id.generation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn a_relay_address_shares_no_port_with_a_listener() {
+        let listener = tcp::listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false).unwrap();
+        let taken = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
+        let error = RelaySocket::open(Protocol::Tcp, taken, false).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
 }

@@ -1,6 +1,7 @@
 //! A server that has run out of file descriptors.
 
 use crate::caller::{CHANNEL, Caller, Data, Peer};
+use crate::relayed::dialling;
 use crate::server::{Server, Setup, until};
 use crate::skip::has;
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ fn without_descriptors_calls_go_on_newcomers_are_refused_and_nothing_spins() {
     let (mut caller, peer) = (Caller::udp(server.address()), Peer::new());
     let relay = caller.allocate().expect("an allocation");
     caller.bind(CHANNEL, peer.address()).expect("a channel");
+    let (_listening, connections) = dialling(&server);
     let mut others: Vec<Caller> = Vec::new();
     let refused = loop {
         let mut other = Caller::udp(server.address());
@@ -40,11 +42,12 @@ fn without_descriptors_calls_go_on_newcomers_are_refused_and_nothing_spins() {
     };
     assert_eq!(refused, ErrorCode::INSUFFICIENT_CAPACITY);
 
-    // Both doors have somebody waiting whom nobody can let in.
+    // Each door has somebody waiting whom nobody can let in.
     let mut waiting = Caller::tcp(server.address());
     let request = waiting.client.binding();
     waiting.says(&request);
     let _http = std::net::TcpStream::connect(server.http).expect("the kernel takes connections");
+    let _peer = std::net::TcpStream::connect(connections).expect("the kernel takes connections");
     until("the shortage is told", || server.log().contains("cannot be accepted"));
     let told = || server.log().matches("cannot be accepted").count() as u64;
     let told_before = told();
@@ -63,9 +66,9 @@ fn without_descriptors_calls_go_on_newcomers_are_refused_and_nothing_spins() {
     let told = told() - told_before;
     assert!(told <= 20 * (1 + passed.as_secs()), "the log is told {told} times in {passed:?}");
 
-    // Room for the two that wait at the doors, and for one call more.
+    // Room for the three that wait at the doors, and for one call more.
     let mut newcomer = others.pop().expect("the one that was refused");
-    others.drain(..4).for_each(|mut other| other.release());
+    others.drain(..5).for_each(|mut other| other.release());
     waiting.hears().expect("who waited is let in and answered");
     newcomer.allocate().expect("there is room again");
     caller.refresh(None).expect("the call goes on");

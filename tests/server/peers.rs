@@ -1,8 +1,9 @@
 //! Whom a client cannot reach, and peers that are not there.
 
 use crate::caller::{CHANNEL, Caller, Data, Peer, V4};
+use crate::relayed::{connect, dialling};
 use crate::server::{Server, Setup, free_port, free_ports, until};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use turnserver::wire::codes::ErrorCode;
 use turnserver::wire::stun::Family;
 
@@ -122,4 +123,22 @@ fn a_peer_that_is_not_there_harms_no_other() {
     }
     assert_eq!(server.metric("turnserver_dropped_packets_total{reason=\"send_failed\"}"), 200.0);
     caller.refresh(None).expect("the allocation lives");
+}
+
+#[test]
+fn a_program_that_has_a_relay_port_for_the_other_protocol_hears_nothing() {
+    let first = free_ports(2);
+    let relay_lines = format!("ports = \"{first}-{}\"", first + 1);
+    let server = Server::start_with(&Setup { relay_lines, ..Setup::default() });
+    let mut sender = Caller::udp(server.address());
+    let by_datagrams = sender.allocate().expect("an allocation");
+    let (mut dialler, by_connections) = dialling(&server);
+    let _listener = TcpListener::bind(by_datagrams).expect("nobody has it for connections");
+    let program = Peer::at(by_connections);
+
+    assert_eq!(connect(&mut dialler, by_datagrams), Err(447));
+    sender.permit(by_connections).expect("another relay address may be a peer");
+    sender.sends_to(by_connections, b"x");
+    sender.binding().expect("the server has seen to what came before");
+    assert!(program.hears_nothing());
 }

@@ -19,7 +19,7 @@ fn two_workers() -> Server {
 }
 
 /// A client with a TCP relay, and the relay address.
-fn dialling(server: &Server) -> (Caller, SocketAddr) {
+pub(crate) fn dialling(server: &Server) -> (Caller, SocketAddr) {
     let mut caller = Caller::tcp(server.address());
     let wish = [PROTOCOL_TCP, 0, 0, 0];
     let answer = caller.ask(|client| {
@@ -31,7 +31,7 @@ fn dialling(server: &Server) -> (Caller, SocketAddr) {
 }
 
 /// The CONNECTION-ID of a Connect, or its error code.
-fn connect(caller: &mut Caller, peer: SocketAddr) -> Result<[u8; 4], u16> {
+pub(crate) fn connect(caller: &mut Caller, peer: SocketAddr) -> Result<[u8; 4], u16> {
     let request = caller.client.request(Method::CONNECT, |request| {
         request.xor_address(Attribute::XOR_PEER_ADDRESS, peer);
     });
@@ -160,4 +160,25 @@ fn j18_j21_the_end_of_the_allocation_is_the_end_of_its_connections() {
         assert!(!matches!(data.read(&mut [0; 1]), Ok(1..)));
     }
     until("every connection is closed", || server.metric("turnserver_connections{transport=\"tcp\"}") == 0.0);
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a rate is bytes in the time that passed")]
+fn connections_keep_within_the_bandwidth_of_the_server() {
+    const RATE: usize = 1_000_000;
+    let limits = "bandwidth = \"8 Mbit/s\"".to_owned();
+    let server = Server::start_with(&Setup { workers: 2, allow: vec!["127.0.0.0/8"], limits, ..Setup::default() });
+    let (mut caller, _) = dialling(&server);
+    let (listener, peer) = listener();
+    let id = connect(&mut caller, peer).expect("a connection");
+    let (mut peer, _) = listener.accept().expect("the relay connects");
+    let (client, _) = bound(&server, id);
+    let bytes = 2 * RATE;
+    let began = std::time::Instant::now();
+    let says = thread::spawn(move || peer.write_all(&vec![7; bytes]).map(|()| peer));
+    let count = std::io::copy(&mut (&client).take(bytes as u64), &mut std::io::sink()).expect("it all comes");
+    let passed = began.elapsed();
+    assert_eq!(count, bytes as u64);
+    assert!(says.join().is_ok_and(|said| said.is_ok()));
+    assert!(passed > Duration::from_millis(700), "{bytes} bytes in {passed:?}");
 }
