@@ -117,6 +117,7 @@ impl Server {
             path: allocation.path,
             method: Method::ALLOCATE,
             transaction: allocation.asked.transaction,
+            len: 0,
             fingerprint: allocation.asked.fingerprint,
         };
         let signature = Some((allocation.key.clone(), allocation.asked.integrity));

@@ -12,7 +12,7 @@ use super::policy::{Auth, Policy};
 use super::refusal::{AuthFailure, Refusal};
 use super::{credential, token};
 use crate::time::{Duration, Instant, Now, minutes};
-use crate::wire::codes::Attribute;
+use crate::wire::codes::{Attribute, HEADER};
 use crate::wire::integrity::{Algorithm, Key, PasswordAlgorithm, equal, hmac_sha1, userhash};
 use crate::wire::stun::Message;
 use core::net::IpAddr;
@@ -148,10 +148,18 @@ pub(super) fn authenticate<'m>(
     Ok(asker)
 }
 
-/// A nonce for this client, good from now.
-pub(super) fn nonce(auth: &Auth, directory: &Directory, now: Instant, tuple: &FiveTuple) -> [u8; NONCE_LEN] {
-    let features = if directory.offers_algorithms { ALGORITHMS } else { PLAIN };
+/// A nonce for this client, good from now. It says whether password algorithms are offered beside it.
+pub(super) fn nonce(auth: &Auth, is_offered: bool, now: Instant, tuple: &FiveTuple) -> [u8; NONCE_LEN] {
+    let features = if is_offered { ALGORITHMS } else { PLAIN };
     nonce_of(auth, features, now.as_secs() / step(auth), tuple)
+}
+
+/// Bytes of a challenge that offers password algorithms: head, ERROR-CODE, REALM, NONCE, PASSWORD-ALGORITHMS, and what
+/// third-party authorisation adds.
+pub(super) fn challenge_len(policy: &Policy) -> usize {
+    let attribute = |length: usize| 4 + length.next_multiple_of(4);
+    let oauth = policy.auth.oauth.as_ref().map_or(0, |oauth| attribute(oauth.server_name.len()));
+    HEADER + attribute(4) + attribute(policy.realm.len()) + attribute(NONCE_LEN) + attribute(OFFER.len()) + oauth
 }
 
 fn name<'m>(message: &Message<'m>) -> Result<Name<'m>, Refusal> {

@@ -86,6 +86,9 @@ const UNDERSTOOD: &[Attribute] = &[
 /// ones get 400, where RFC 8489 §9.2.4 would challenge them: a challenge of four times the question is what reflectors are
 /// made of. Over a connection nobody can forge the source, and the RFC's order stands.
 const MIN_CHALLENGED: usize = HEADER + 8;
+/// Bytes of a challenge for ten bytes of a question over UDP, with an offer of password algorithms. Without the offer a
+/// challenge is as short as it can be, and its length is the realm's affair.
+const MAX_AMPLIFICATION: usize = 29;
 /// Attributes named in one UNKNOWN-ATTRIBUTES at most: more would only make the answer longer.
 const MAX_UNKNOWN: usize = 32;
 /// SOFTWARE of authenticated answers; without a version, which would tell attackers what to try (RFC 8656 §21.1.6).
@@ -97,6 +100,8 @@ pub(super) struct Question {
     pub(super) path: Path,
     pub(super) method: Method,
     pub(super) transaction: TransactionId,
+    /// Its bytes; 0 for one that was asked long ago.
+    pub(super) len: usize,
     /// Whether the answer gets a FINGERPRINT, because the question had one.
     pub(super) fingerprint: bool,
 }
@@ -263,6 +268,7 @@ impl Server {
             path,
             method: message.method,
             transaction: message.transaction,
+            len: message.len(),
             fingerprint: message.has_fingerprint(),
         };
         if let Some(worker) = self.home(&message, &path.tuple) {
@@ -395,10 +401,11 @@ impl Server {
                 match refusal {
                     Refusal::Unauthenticated(_) | Refusal::StaleNonce => {
                         let auth = &self.policy.auth;
-                        let nonce = auth::nonce(auth, &self.directory, now.mono, tuple);
+                        let is_offered = self.directory.offers_algorithms && self.has_room_for_offer(question);
+                        let nonce = auth::nonce(auth, is_offered, now.mono, tuple);
                         reply.bytes(Attribute::REALM, self.policy.realm.as_bytes());
                         reply.bytes(Attribute::NONCE, &nonce);
-                        if self.directory.offers_algorithms {
+                        if is_offered {
                             reply.bytes(Attribute::PASSWORD_ALGORITHMS, &auth::OFFER);
                         }
                         if let Some(oauth) = &auth.oauth {
@@ -449,6 +456,14 @@ impl Server {
             Ok(Body::Binding(Some(discovered))) => Verdict::ToClient(discovered.path(question.path)),
             _ => Verdict::ToClient(question.path),
         }
+    }
+
+    /// Whether a challenge may offer password algorithms and stay within [`MAX_AMPLIFICATION`]. Over a connection nobody
+    /// can forge the source. A client that hears no offer logs in with MD5, as all clients before RFC 8489 do.
+    fn has_room_for_offer(&self, question: &Question) -> bool {
+        let fingerprint = if question.fingerprint { 8 } else { 0 };
+        let challenge = auth::challenge_len(&self.policy) + fingerprint;
+        question.path.tuple.transport != Transport::Udp || challenge * 10 <= question.len * MAX_AMPLIFICATION
     }
 
     /// The unknown attributes of the request in `packet`, read again before the answer overwrites it.

@@ -82,6 +82,7 @@ impl Server {
             path: allocation.path,
             method: Method::CONNECT,
             transaction: pending.transaction,
+            len: 0,
             fingerprint: pending.fingerprint,
         };
         let result = if is_open { Ok(Body::Connected(id)) } else { Err(Refusal::ConnectionFailed) };

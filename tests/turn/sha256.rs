@@ -375,3 +375,18 @@ fn class_04_no_stranger_gets_three_times_what_it_sends() {
     }
     assert!(most <= 2.9, "{most}");
 }
+
+#[test]
+fn a_long_realm_leaves_no_room_for_the_offer_in_the_answer_to_the_shortest_request() {
+    for (len, is_offered) in [(12, true), (13, false), (24, false)] {
+        let mut t = Turn::with(|world| world.policy.realm = "r".repeat(len));
+        t.joins("alice");
+        let shortest = request(Method::ALLOCATE).with(Attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]).unsigned();
+        let outcome = t.says(shortest).hears(error(401)).unsigned();
+        assert!(outcome.amplification() <= 2.9, "{} with a realm of {len}", outcome.amplification());
+        assert_eq!(outcome.get(Attribute::PASSWORD_ALGORITHMS).is_some(), is_offered, "a realm of {len}");
+        let longer = request(Method::ALLOCATE).with(Attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+        let longer = longer.with(Attribute::SOFTWARE, b"a client that says so").unsigned();
+        assert!(t.says(longer).hears(error(401)).get(Attribute::PASSWORD_ALGORITHMS).is_some());
+    }
+}
