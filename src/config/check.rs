@@ -266,13 +266,22 @@ impl Cross<'_> {
     }
 
     fn relay_ports_taken(&self) -> Findings {
-        let relay = self.config.relay.ports.range();
-        let added = self.config.discovery_listeners();
-        let listeners = self.config.listen.udp.addresses.iter().chain(&added);
-        let ports: BTreeSet<u16> = listeners.map(SocketAddr::port).filter(|port| relay.contains(port)).collect();
-        let message =
-            |port| format!("the UDP listener's port {port} lies in relay.ports, so no allocation can have it");
-        ports.into_iter().map(|port| self.at("listen.udp", message(port))).collect()
+        let (relay, listen) = (self.config.relay.ports.range(), &self.config.listen);
+        let mut found = Vec::new();
+        for (key, name, list) in [
+            ("listen.udp", "UDP", &listen.udp),
+            ("listen.tcp", "TCP", &listen.tcp),
+            ("listen.tls", "TLS", &listen.tls),
+            ("listen.dtls", "DTLS", &listen.dtls),
+        ] {
+            let added = if key == "listen.udp" { self.config.discovery_listeners() } else { Vec::new() };
+            let ports = list.addresses.iter().chain(&added).map(SocketAddr::port);
+            let ports: BTreeSet<u16> = ports.filter(|port| relay.contains(port)).collect();
+            let message =
+                |port| format!("the {name} listener's port {port} lies in relay.ports, so no allocation can have it");
+            found.extend(ports.into_iter().map(|port| self.at(key, message(port))));
+        }
+        found
     }
 
     fn equal_secrets(&self) -> Findings {

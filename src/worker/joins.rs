@@ -117,6 +117,7 @@ impl Worker {
         });
         if joined.is_none() {
             self.close_stream(owner.stream);
+            let _nothing = self.report(owner, Input::StreamClosed { relay: owner.relay, stream: owner.stream });
         }
     }
 

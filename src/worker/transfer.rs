@@ -79,6 +79,8 @@ impl Worker {
                     self.dispatch(slot, Input::Client(path));
                 }
                 Command::Deliver { path, bytes, is_data } => self.deliver_here(path, &bytes, is_data),
+                // The client may have gone since it asked: then nobody would ever take the route away.
+                Command::Route { path, to } if !self.has_client(&path) => self.tell(to, Command::Closed(path.tuple)),
                 Command::Route { path, to } => {
                     self.routes.insert(path.tuple, to);
                     self.count_on_conn(path, true);
@@ -101,6 +103,18 @@ impl Worker {
             }
         }
         true
+    }
+
+    /// Whether a client's connection or association, where it has one, is still there.
+    fn has_client(&self, path: &Path) -> bool {
+        let (_, index) = sockets::link_parts(path.link);
+        match path.tuple.transport {
+            Transport::Udp => true,
+            Transport::Tcp | Transport::Tls => {
+                self.conns.id(index).is_some_and(|id| self.conns.tuple(id) == Some(path.tuple))
+            }
+            Transport::Dtls => self.associations.find(&path.tuple) == Some(index),
+        }
     }
 
     /// A slot with a copy of these bytes.
@@ -133,8 +147,5 @@ impl Worker {
     fn take_in(&mut self, stream: TcpStream, owner: Owner, path: Path) {
         self.peers.add_held(stream, owner, self.now.mono);
         self.join_here(owner, path);
-        if self.peers.find(owner.stream).is_none() {
-            self.tell(owner.home, Command::Told(Input::StreamClosed { relay: owner.relay, stream: owner.stream }));
-        }
     }
 }
