@@ -1,6 +1,7 @@
 //! The server as clients see it that nobody here wrote: coturn's tools, the crates `turn` and `turn-client-proto`.
 
 #![cfg(feature = "server")]
+#![forbid(unsafe_code)]
 
 #[path = "interop/coturn.rs"]
 mod coturn;
@@ -14,5 +15,7 @@ mod skip;
 mod temp;
 #[path = "interop/turn_client_proto.rs"]
 mod turn_client_proto;
+#[path = "interop/uclient.rs"]
+mod uclient;
 #[path = "interop/webrtc_rs.rs"]
 mod webrtc_rs;
