@@ -3,8 +3,12 @@
 #![cfg(feature = "server")]
 #![forbid(unsafe_code)]
 
+#[path = "support/capture.rs"]
+mod capture;
 #[path = "interop/coturn.rs"]
 mod coturn;
+#[path = "interop/marks.rs"]
+mod marks;
 #[path = "support/pair.rs"]
 mod pair;
 #[path = "support/server.rs"]
@@ -19,3 +23,5 @@ mod turn_client_proto;
 mod uclient;
 #[path = "interop/webrtc_rs.rs"]
 mod webrtc_rs;
+#[path = "interop/wireshark.rs"]
+mod wireshark;
