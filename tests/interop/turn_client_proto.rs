@@ -155,6 +155,14 @@ fn now() -> Instant {
 }
 
 fn config(password: &str) -> TurnConfig {
+    let mut config = sha1_alone(password);
+    config.add_supported_integrity(IntegrityAlgorithm::Sha256);
+    config
+}
+
+/// What this client does by itself. It repeats PASSWORD-ALGORITHMS, chooses MD5 and signs with MESSAGE-INTEGRITY; to such
+/// a request the answer has MESSAGE-INTEGRITY-SHA256 (RFC 8489 §9.2.4), which it does not look at.
+fn sha1_alone(password: &str) -> TurnConfig {
     TurnConfig::new(TurnCredentials::new("u", password))
 }
 
@@ -294,6 +302,15 @@ fn a_client_without_sha256_cannot_use_a_hash_made_with_it() {
     let authority = Authority::new();
     let (server, _) = with_sha256(&authority);
     let wire = Wire::udp(&server);
-    let client = TurnClientUdp::allocate(wire.address(), server.address(), config("p"));
+    let client = TurnClientUdp::allocate(wire.address(), server.address(), sha1_alone("p"));
     a_wrong_password_gets_nothing(&server, Driver::new(client, wire));
+}
+
+#[test]
+#[ignore = "the client chooses PASSWORD-ALGORITHM MD5 and then does not look at MESSAGE-INTEGRITY-SHA256"]
+fn a_client_of_sha1_alone_understands_the_answer() {
+    let server = opened();
+    let wire = Wire::udp(&server);
+    let client = TurnClientUdp::allocate(wire.address(), server.address(), sha1_alone("p"));
+    data_goes_both_ways(Driver::new(client, wire));
 }
