@@ -74,6 +74,7 @@ fn nothing_is_lost(server: &Server, ip: IpAddr, transports: &[Over], options: &[
         let arguments = [over.options(), options, &common].concat();
         let output = run("turnutils_uclient", &arguments);
         let at = format!("{arguments:?}\n{output}");
+        assert!(!output.contains("read_mobility_ticket: ERROR"), "the client has no room for the ticket: {at}");
         assert!(output.contains("Total lost packets 0 (0.000000%), total send dropped 0"), "{at}");
         let counted = output.lines().rfind(|line| line.contains("tot_send_msgs=")).expect("a count of messages");
         let number = |name: &str| counted.split(name).nth(1)?.split(',').next()?.trim().parse::<u32>().ok();
@@ -155,14 +156,23 @@ fn one_allocation_has_both_families() {
     nothing_is_lost_over_any("", &[STATIC, &["-y", "-Z"]].concat());
 }
 
+/// Every client refreshes with its ticket from another port, and may land on the other worker. Not under TLS or DTLS: on
+/// the second connection this client stops with "send: Success", through coturn's own server as well.
+fn allocations_move(options: &[&str]) {
+    if is_installed() {
+        let server = server(V4, "mobility = true");
+        nothing_is_lost(&server, V4, &[Over::Udp, Over::Tcp], &[STATIC, &["-y", "-M"], options].concat());
+    }
+}
+
 #[test]
 fn allocations_move_with_their_clients() {
-    nothing_is_lost_over_any("mobility = true", &[STATIC, &["-y", "-M"]].concat());
+    allocations_move(&[]);
 }
 
 #[test]
 fn allocations_move_with_clients_that_send_indications() {
-    nothing_is_lost_over_any("mobility = true", &[STATIC, &["-y", "-M", "-s"]].concat());
+    allocations_move(&["-s"]);
 }
 
 #[test]

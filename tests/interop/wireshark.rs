@@ -33,6 +33,7 @@ const SEEN: &[(&str, &str)] = &[
     ("the answer to a ConnectionBind", "stun.type == 0x010b"),
     ("a ConnectionAttempt", "stun.type == 0x001c && stun.att.type == 0x002a"),
     ("RESPONSE-ORIGIN and OTHER-ADDRESS", "stun.type == 0x0101 && stun.att.type == 0x802b && stun.att.type == 0x802c"),
+    ("a move", "stun.type == 0x0104 && stun.att.type == 0x8030"),
     ("a mobility ticket", "stun.type == 0x0103 && stun.att.type == 0x8030"),
     ("THIRD-PARTY-AUTHORIZATION", "stun.type == 0x0113 && stun.att.type == 0x802e"),
     ("an access token", "stun.type == 0x0003 && stun.att.type == 0x001b"),
