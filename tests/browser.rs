@@ -8,10 +8,14 @@
 
 #[path = "browser/chromium.rs"]
 mod chromium;
+#[path = "support/pair.rs"]
+mod pair;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/temp.rs"]
 mod temp;
+#[path = "browser/tls.rs"]
+mod tls;
 
 use chromium::Browser;
 use serde_json::{Value, json};

@@ -15,8 +15,6 @@ mod life;
 mod programs;
 #[path = "support/skip.rs"]
 mod skip;
-#[path = "support/temp.rs"]
-mod temp;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

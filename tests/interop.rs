@@ -1,9 +1,14 @@
 //! The server as clients see it that nobody here wrote: coturn's tools, the crates `turn` and `turn-client-proto`.
 
 #![cfg(feature = "server")]
+#![forbid(unsafe_code)]
 
+#[path = "support/capture.rs"]
+mod capture;
 #[path = "interop/coturn.rs"]
 mod coturn;
+#[path = "interop/marks.rs"]
+mod marks;
 #[path = "support/pair.rs"]
 mod pair;
 #[path = "support/server.rs"]
@@ -14,5 +19,9 @@ mod skip;
 mod temp;
 #[path = "interop/turn_client_proto.rs"]
 mod turn_client_proto;
+#[path = "interop/uclient.rs"]
+mod uclient;
 #[path = "interop/webrtc_rs.rs"]
 mod webrtc_rs;
+#[path = "interop/wireshark.rs"]
+mod wireshark;

@@ -52,7 +52,8 @@ pub(super) struct Asker<'m> {
     pub(super) key: Key,
     /// What made the key.
     pub(super) hash: PasswordAlgorithm,
-    /// What the answer is signed with (RFC 8489 §9.2.4).
+    /// What the request was signed with, and so is the answer. RFC 8489 §9.2.4 has SHA-256 in the answer to whoever chooses
+    /// a password algorithm; such a client signs with it, and one that does not would not read it.
     pub(super) integrity: Algorithm,
 }
 
@@ -89,7 +90,6 @@ struct Proof<'a, 'm> {
     /// Which attribute is checked: SHA-256 where both are present.
     integrity: Algorithm,
     hash: PasswordAlgorithm,
-    answer_with: Algorithm,
 }
 
 /// Finds out who signed `message`. `known` is the allocation on the same 5-tuple; `tuples` are those whose nonce will do:
@@ -114,13 +114,11 @@ pub(super) fn authenticate<'m>(
     if realm.len() > MAX_TEXT || nonce.len() > MAX_TEXT {
         return Err(Refusal::BadRequest);
     }
-    let chosen = chosen_algorithm(message, nonce)?;
-    let hash = chosen.unwrap_or(PasswordAlgorithm::Md5);
-    let answer_with = if chosen.is_some() { Algorithm::Sha256 } else { integrity };
+    let hash = chosen_algorithm(message, nonce)?.unwrap_or(PasswordAlgorithm::Md5);
     if realm != policy.realm {
         return Err(Refusal::Unauthenticated(AuthFailure::WrongRealm));
     }
-    let proof = Proof { policy, now, message, integrity, hash, answer_with };
+    let proof = Proof { policy, now, message, integrity, hash };
     let username = match name {
         Name::Plain(name) => Cow::Borrowed(name),
         Name::Hash(hash) => match known.filter(|known| userhash(&known.user, realm) == hash) {
@@ -192,7 +190,7 @@ impl Proof<'_, '_> {
     }
 
     fn asker<'m>(&self, username: Cow<'m, str>, identity: Identity, key: Key) -> Asker<'m> {
-        Asker { username, identity, key, hash: self.hash, integrity: self.answer_with }
+        Asker { username, identity, key, hash: self.hash, integrity: self.integrity }
     }
 
     fn by_token<'m>(&self, kid: Cow<'m, str>, token: &[u8]) -> Result<Asker<'m>, AuthFailure> {

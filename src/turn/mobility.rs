@@ -13,7 +13,6 @@ use super::{Effect, RelayId};
 use crate::time::Now;
 use crate::wire::codes::Attribute;
 use crate::wire::stun::Message;
-use rand_chacha::rand_core::Rng;
 
 impl Server {
     /// Whether an Allocate asks for a ticket (RFC 8016 §3.1).
@@ -96,11 +95,9 @@ impl Server {
     }
 
     /// The ticket an allocation can move with next; `None` for one that may not move.
-    pub(super) fn ticket(&mut self, id: RelayId) -> Option<[u8; TICKET_LEN]> {
+    pub(super) fn ticket(&self, id: RelayId) -> Option<[u8; TICKET_LEN]> {
         let serial = self.table.get(id)?.mobility.as_deref()?.serial;
-        let mut nonce = [0; 12];
-        self.rng.fill_bytes(&mut nonce);
-        Ticket { worker: self.place.number, relay: id, serial }.seal(&self.policy.auth.nonce_key, nonce)
+        Ticket { worker: self.place.number, relay: id, serial }.seal(&self.policy.auth.nonce_key)
     }
 }
 

@@ -33,13 +33,25 @@ pub(crate) struct Browser {
 impl Browser {
     /// `None`, and a counted skip, where Chromium or its driver is not installed.
     pub(crate) async fn start() -> Option<Self> {
+        Self::believing(None).await
+    }
+
+    /// A browser that believes one more authority, whose certificate is in this file.
+    pub(crate) async fn believing(authority: Option<&Path>) -> Option<Self> {
         if !(installed("chromedriver") && installed("chromium")) {
             skip("chromium-driver is not installed");
             return None;
         }
         let turn = TURN.lock().await;
         let profile = TempDir::new("chromium");
-        let driver = Driver::start();
+        if let Some(authority) = authority {
+            if !installed("certutil") {
+                skip("libnss3-tools is not installed");
+                return None;
+            }
+            believe(profile.path(), authority);
+        }
+        let driver = Driver::start(profile.path());
         let capabilities = json!({
             "browserName": "chrome",
             "goog:chromeOptions": { "args": arguments(profile.path()) },
@@ -131,9 +143,11 @@ struct Driver {
 }
 
 impl Driver {
-    fn start() -> Self {
+    /// Chromium looks for the authorities of its user under `home`, so a home of its own keeps out those of the host.
+    fn start(home: &Path) -> Self {
         let mut process = Command::new("chromedriver")
             .arg("--port=0")
+            .env("HOME", home)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -162,6 +176,23 @@ fn started_on(output: &mut impl BufRead) -> u16 {
         line.clear();
     }
     panic!("chromedriver ended before it listened");
+}
+
+/// Puts an authority into the certificate store of the user whose home this is.
+fn believe(home: &Path, authority: &Path) {
+    let store = home.join(".pki/nssdb");
+    std::fs::create_dir_all(&store).expect("a folder is made");
+    let store = format!("sql:{}", store.display());
+    let certutil = |arguments: &[&str]| {
+        let mut command = Command::new("certutil");
+        command.args(["-d", &store]).args(arguments).stdin(Stdio::null());
+        let output = command.output().expect("an installed program runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    certutil(&["-N", "--empty-password"]);
+    // "C": it vouches for servers.
+    let authority = authority.to_str().expect("a path of the tests is text");
+    certutil(&["-A", "-n", "an authority for one test", "-t", "C,,", "-i", authority]);
 }
 
 fn arguments(profile: &Path) -> Vec<String> {

@@ -12,7 +12,9 @@ use turn_client_proto::api::{TurnConfig, TurnEvent, TurnRecvRet};
 use turn_client_proto::prelude::*;
 use turn_client_proto::stun::Instant;
 use turn_client_proto::stun::agent::Transmit;
+use turn_client_proto::stun::auth::Feature;
 use turn_client_proto::tcp::TurnClientTcp;
+use turn_client_proto::types::stun::message::IntegrityAlgorithm;
 use turn_client_proto::types::{TransportType, TurnCredentials};
 use turn_client_proto::udp::TurnClientUdp;
 
@@ -152,6 +154,8 @@ fn now() -> Instant {
     Instant::from_nanos(i64::try_from(now).expect("this machine has not run for three centuries"))
 }
 
+/// What this client does by itself: it repeats PASSWORD-ALGORITHMS, chooses MD5 and signs with MESSAGE-INTEGRITY, and so
+/// must the answer be.
 fn config(password: &str) -> TurnConfig {
     TurnConfig::new(TurnCredentials::new("u", password))
 }
@@ -244,5 +248,54 @@ fn a_wrong_password_gets_nothing_over_tcp() {
     let server = Server::start();
     let wire = Wire::tcp(&server);
     let client = TurnClientTcp::allocate(wire.address(), server.address(), config("wrong"));
+    a_wrong_password_gets_nothing(&server, Driver::new(client, wire));
+}
+
+/// SHA-256 of `u:test.example:p`: who has this alone for a password logs in with SHA-256 or not at all.
+const HASHED: &str = "sha256:1ae5147478623772136a9a59360c7490ede40a6f6b3390158c49cabf4a87a7ae";
+
+/// A server whose user has no key for MD5, and a client that signs with SHA-256 (RFC 8489 §14.6).
+fn with_sha256(authority: &Authority) -> (Server, TurnConfig) {
+    let tls = authority.pair("server", &["turn.example.org"]).lines();
+    let setup = Setup { allow: vec!["127.0.0.0/8"], password: HASHED, tls, ..Setup::default() };
+    let mut config = config("p");
+    config.set_supported_integrity(IntegrityAlgorithm::Sha256);
+    (Server::start_with(&setup), config)
+}
+
+#[test]
+fn sha256_alone_is_enough_over_udp() {
+    let authority = Authority::new();
+    let (server, config) = with_sha256(&authority);
+    let wire = Wire::udp(&server);
+    let client = TurnClientUdp::allocate(wire.address(), server.address(), config);
+    data_goes_both_ways(Driver::new(client, wire));
+}
+
+#[test]
+fn sha256_alone_is_enough_under_tls() {
+    let authority = Authority::new();
+    let (server, config) = with_sha256(&authority);
+    let wire = Wire::tls(&server, &authority);
+    let client = TurnClientTcp::allocate(wire.address(), server.tls_address(), config);
+    data_goes_both_ways(Driver::new(client, wire));
+}
+
+#[test]
+fn a_hashed_user_name_is_as_good_as_a_plain_one() {
+    let authority = Authority::new();
+    let (server, mut config) = with_sha256(&authority);
+    config.set_anonymous_username(Feature::Required);
+    let wire = Wire::udp(&server);
+    let client = TurnClientUdp::allocate(wire.address(), server.address(), config);
+    data_goes_both_ways(Driver::new(client, wire));
+}
+
+#[test]
+fn a_client_without_sha256_cannot_use_a_hash_made_with_it() {
+    let authority = Authority::new();
+    let (server, _) = with_sha256(&authority);
+    let wire = Wire::udp(&server);
+    let client = TurnClientUdp::allocate(wire.address(), server.address(), config("p"));
     a_wrong_password_gets_nothing(&server, Driver::new(client, wire));
 }

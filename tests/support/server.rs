@@ -41,6 +41,10 @@ pub(crate) struct Setup {
     pub(crate) limits: String,
     /// Lines of `[tls]`; with them there is a TLS listener for each of `listen`, on a port of its own.
     pub(crate) tls: String,
+    /// Whether there is a DTLS listener beside each TLS listener, on a port of its own.
+    pub(crate) dtls: bool,
+    /// More lines of `[auth]`.
+    pub(crate) auth_lines: &'static str,
     /// `data_plane.workers`; 0 is one a core.
     pub(crate) workers: u32,
     /// `log.level`.
@@ -69,6 +73,8 @@ impl Default for Setup {
             password: "p",
             limits: String::new(),
             tls: String::new(),
+            dtls: false,
+            auth_lines: "",
             workers: 0,
             log_level: "info",
             log_format: "auto",
@@ -97,7 +103,7 @@ impl Server {
     /// A server set up in another way.
     pub(crate) fn start_with(setup: &Setup) -> Self {
         let home = TempDir::new("server");
-        let port = free_ports(2);
+        let port = free_ports(3);
         let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let config = home.path().join("turnserver.toml");
         std::fs::write(&config, configuration(setup, port, http)).expect("the configuration is written");
@@ -149,6 +155,11 @@ impl Server {
     /// The port of the TLS listeners.
     pub(crate) fn tls_port(&self) -> u16 {
         self.port + 1
+    }
+
+    /// The port of the DTLS listeners.
+    pub(crate) fn dtls_port(&self) -> u16 {
+        self.port + 2
     }
 
     /// The first IPv4 listener under TLS.
@@ -304,14 +315,14 @@ fn configuration(setup: &Setup, port: u16, http: SocketAddr) -> String {
     let on = |port| quoted(setup.listen.iter().map(|ip| SocketAddr::new(*ip, port).to_string()).collect());
     let listen = on(port);
     let secure = if setup.tls.is_empty() { String::new() } else { on(port + 1) };
-    // Its default is a port that another server of the tests may have.
-    let dtls = if setup.listen_lines.contains("dtls") { "" } else { "dtls = []" };
+    let datagrams = if setup.dtls { on(port + 2) } else { String::new() };
     let relay = quoted(setup.relay.iter().map(ToString::to_string).collect());
     let allow = quoted(setup.allow.iter().map(ToString::to_string).collect());
     let deny = quoted(setup.deny.iter().map(ToString::to_string).collect());
     let socket = setup.http_socket.iter().map(|path| format!("unix:{}", path.display()));
     let http = quoted(std::iter::once(http.to_string()).chain(socket).collect());
-    let Setup { relay_lines, listen_lines, password, limits, tls, workers, log_level, log_format, scopes, .. } = setup;
+    let Setup { relay_lines, listen_lines, auth_lines, password, limits, tls, .. } = setup;
+    let Setup { workers, log_level, log_format, scopes, .. } = setup;
     format!(
         r#"
 realm = "test.example"
@@ -319,7 +330,7 @@ realm = "test.example"
 udp = [{listen}]
 tcp = [{listen}]
 tls = [{secure}]
-{dtls}
+dtls = [{datagrams}]
 {listen_lines}
 [tls]
 {tls}
@@ -329,6 +340,7 @@ addresses = [{relay}]
 [auth]
 secrets = ["{SECRET}"]
 users = {{ u = "{password}" }}
+{auth_lines}
 [peers]
 allow = [{allow}]
 deny = [{deny}]

@@ -42,9 +42,9 @@ fn a09_a18_a_client_that_knows_no_algorithms_is_spoken_to_as_ever() {
 }
 
 #[test]
-fn a18_whoever_repeats_the_offer_and_chooses_md5_still_hears_sha256() {
+fn a18_whoever_chooses_an_algorithm_is_answered_as_it_signed() {
     let mut t = challenged();
-    t.says(allocate().choosing(PasswordAlgorithm::Md5)).hears(success()).signed_with(Algorithm::Sha256);
+    t.says(allocate().choosing(PasswordAlgorithm::Md5)).hears(success()).signed_with(Algorithm::Sha1);
     let both = refresh().choosing(PasswordAlgorithm::Md5).signed(&[WHOLE]);
     t.says(both).hears(success()).signed_with(Algorithm::Sha256);
 }

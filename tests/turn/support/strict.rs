@@ -71,9 +71,7 @@ const BOTH: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha1];
 
 /// What an answer to this question is signed with.
 fn expected_signature(question: &Message<'_>) -> Algorithm {
-    let is_offered = question.get(Attribute::NONCE).is_some_and(|nonce| nonce.starts_with(OFFERING));
-    let is_chosen = is_offered && question.get(Attribute::PASSWORD_ALGORITHM).is_some();
-    if is_chosen || question.is_signed(Algorithm::Sha256) { Algorithm::Sha256 } else { Algorithm::Sha1 }
+    if question.is_signed(Algorithm::Sha256) { Algorithm::Sha256 } else { Algorithm::Sha1 }
 }
 
 /// Reads a STUN message, and looks at what a lenient reader would overlook.
