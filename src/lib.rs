@@ -44,6 +44,12 @@
 //!
 //! *DTLS:* a hello without a cookie is answered from its bytes alone ([`net::dtls::Shared::hear`]); records go to the
 //! engine of their association, each message through the same door, and its answer is encrypted where it lies.
+//!
+//! *A peer's connection* (RFC 6062): the core decides about it and never sees its bytes. Once joined to the client's, bytes
+//! go from the one to the other in the worker, and [`turn::Input::Carried`] keeps the account.
+//!
+//! *Between workers:* an allocation stays with the worker it began on. A client that moves, or opens another connection, may
+//! reach another worker; ids and tickets name the right one, and what came goes there by mailbox.
 
 pub mod client;
 pub mod config;
