@@ -162,7 +162,7 @@ keys! {
         addresses: Vec<RelayFrom> = r#"["auto"]"#,
         /// What clients are told behind 1:1 NAT: "203.0.113.5", or "10.0.0.5=203.0.113.5" for one of several.
         external: Vec<External> = "[]",
-        /// UDP ports that allocations get; open them in the firewall.
+        /// Ports that allocations get, on UDP and, for TCP relays, on TCP; open them in the firewall.
         ports: Ports = r#""49152-65535""#,
         /// Whether clients may ask for TCP relays (RFC 6062).
         tcp: bool = "true",
@@ -216,7 +216,7 @@ keys! {
         bandwidth_per_allocation: Option<Rate> = r#""""#,
         /// Through the whole server, both ways together; "" is no limit.
         bandwidth: Option<Rate> = r#""""#,
-        /// TCP and TLS connections from one IPv4 address or IPv6 /64.
+        /// TCP and TLS connections and DTLS associations from one IPv4 address or IPv6 /64.
         connections_per_ip: NonZero<u32> = "256",
         /// Replies to requests without valid credentials, to one IPv4 address or IPv6 /64: no use as an amplifier.
         unauthenticated_per_ip: Rhythm = r#""100/s""#,

@@ -135,7 +135,7 @@ pub struct Limits {
     pub bandwidth_per_allocation: Option<u64>,
     /// Bytes per second through the whole server, both ways together; `None` is no limit.
     pub bandwidth: Option<u64>,
-    /// TCP connections from one IPv4 address or IPv6 /64.
+    /// TCP and TLS connections and DTLS associations from one IPv4 address or IPv6 /64.
     pub connections_per_ip: u32,
     /// Answers per second to unauthenticated requests from one IPv4 address or IPv6 /64.
     pub unauthenticated_per_ip: u32,
