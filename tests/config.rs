@@ -544,6 +544,33 @@ fn users_become_keys_of_the_realm_and_secrets_stand_in_order() {
 }
 
 #[test]
+fn a24_names_and_passwords_are_brought_into_the_form_that_clients_sign_with() {
+    let text = "realm = \"me\u{0301}tro\"\nauth.users = { \"Ame\u{0301}lie\" = \"pass\u{3000}e\u{0301}\" }";
+    let policy = good(text).policy(&host(), Secret::new("nonce"), &[]).unwrap();
+    assert_eq!(policy.realm, "métro");
+    assert_eq!(policy.auth.users["Amélie"].md5, Some(Key::md5("Amélie", "métro", "pass é")));
+    assert_eq!(policy.auth.users["Amélie"].sha256, Some(Key::sha256("Amélie", "métro", "pass é")));
+}
+
+#[test]
+fn a24_a_name_or_password_that_cannot_be_is_named_by_its_place_and_never_shown() {
+    let of = "may not stand in it: control characters, invisible ones and those younger than Unicode 6.3 have no place in names and passwords (RFC 8265 §4.2)";
+    for (text, sentence) in [
+        ("auth.users = { \"a\\tb\" = \"pw\" }", format!("in the name of the user, character 2 {of}")),
+        ("auth.users = { a = \"The\u{00AD}MatrIX\" }", format!("in the password, character 4 {of}")),
+        ("realm = \"a\u{200B}b\"", format!("in the realm, character 2 {of}")),
+        (
+            "auth.users = { \"\u{00E9}\" = \"one\", \"e\u{0301}\" = \"two\" }",
+            "the same user is listed twice, in two spellings that are one (RFC 8265 §4.2)".into(),
+        ),
+    ] {
+        let said = complaint(text);
+        assert!(said.ends_with(&sentence), "{said}");
+        assert!(!said.contains("MatrIX"));
+    }
+}
+
+#[test]
 fn a_sha256_user_has_no_other_key_and_one_is_warned() {
     let key = Key::sha256("alice", "relay1", "pw");
     let hex: String = key.expose().iter().map(|byte| format!("{byte:02X}")).collect();

@@ -125,6 +125,26 @@ fn a24_a_name_outside_ascii_is_a_name() {
 }
 
 #[test]
+fn a24_what_clients_send_is_taken_byte_for_byte() {
+    // The decision: whoever signs with the decomposed name has signed with another name, as with any other server.
+    let mut t = Turn::with(|world| {
+        let key = keys_of("Amélie", "p");
+        world.policy.auth.users.insert("Amélie".into(), key);
+    });
+    t.joins_as("composed", "Amélie", "p", Transport::Udp).allocates();
+    t.joins_as("decomposed", "Ame\u{301}lie", "p", Transport::Udp).learns_a_nonce();
+    t.client("decomposed").says(allocate()).hears(error(401));
+}
+
+#[test]
+fn a24_a_minted_name_is_in_the_form_that_clients_sign_with() {
+    let mut t = Turn::new();
+    let (user, password) = minted(&t, "Ame\u{301}lie", minutes(10));
+    assert!(user.ends_with(":Amélie"));
+    t.joins_as("amélie", &user, &password, Transport::Udp).allocates();
+}
+
+#[test]
 fn a25_another_realm_is_told_the_right_one() {
     let mut t = Turn::new();
     t.joins("alice").learns_a_nonce();
