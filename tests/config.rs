@@ -741,7 +741,7 @@ fn own_services_stay_closed_to_peers() {
 }
 
 #[test]
-fn a_certificate_brings_the_usual_tls_listeners_unless_others_are_written() {
+fn t08_a_certificate_brings_the_usual_tls_listeners_unless_others_are_written() {
     let pair = "tls = { cert = \"a.pem\", key = \"a.key\" }\n";
     let listeners = |text: &str| good(text).listen.tls.addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(listeners(""), Vec::<String>::new());

@@ -11,7 +11,7 @@ use turnserver::wire::channel::ChannelNumber;
 use turnserver::worker::{self, Setup, StartError};
 
 #[test]
-fn data_goes_both_ways_under_encryption() {
+fn t06_s37_data_goes_both_ways_under_encryption() {
     let server = Server::start();
     let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut phone = Phone::opened(server.address);
@@ -40,7 +40,7 @@ fn a_datagram_of_many_records_brings_as_many_messages() {
 }
 
 #[test]
-fn a_wildcard_listener_answers_from_the_address_that_was_asked() {
+fn s18_a_wildcard_listener_answers_from_the_address_that_was_asked() {
     let server = Server::with("0.0.0.0:0", |_| ());
     for host in ["127.0.0.1", "127.0.0.2"] {
         let mut address = server.address;

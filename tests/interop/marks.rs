@@ -116,17 +116,17 @@ fn marks_go_both_ways(ip: IpAddr, fields: &[&str]) {
 }
 
 #[test]
-fn dscp_ecn_and_ttl_go_both_ways_over_ipv4() {
+fn h01_h02_h04_dscp_ecn_and_ttl_go_both_ways_over_ipv4() {
     marks_go_both_ways(V4, &["ip.dsfield.dscp", "ip.dsfield.ecn", "ip.ttl"]);
 }
 
 #[test]
-fn the_traffic_class_and_hop_limit_go_both_ways_over_ipv6() {
+fn h01_h02_h04_the_traffic_class_and_hop_limit_go_both_ways_over_ipv6() {
     marks_go_both_ways(V6, &["ipv6.tclass.dscp", "ipv6.tclass.ecn", "ipv6.hlim"]);
 }
 
 #[test]
-fn dont_fragment_sets_df_and_nothing_else_does() {
+fn h03_d06_dont_fragment_sets_df_and_nothing_else_does() {
     let server = server(V4);
     let peers = [plain(V4), plain(V4)];
     let at = peers.each_ref().map(|peer| peer.local_addr().expect("a bound socket"));
@@ -169,11 +169,11 @@ fn a_closed_port_tells(ip: IpAddr, value: [u8; 8]) {
 }
 
 #[test]
-fn a_closed_port_comes_back_as_port_unreachable() {
+fn d11_a_closed_port_comes_back_as_port_unreachable() {
     a_closed_port_tells(V4, [0, 0, 3 << 1, 3, 0, 0, 0, 0]);
 }
 
 #[test]
-fn a_closed_port_over_ipv6_comes_back_as_port_unreachable() {
+fn d11_a_closed_port_over_ipv6_comes_back_as_port_unreachable() {
     a_closed_port_tells(V6, [0, 0, 1 << 1, 4, 0, 0, 0, 0]);
 }

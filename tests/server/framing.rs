@@ -27,7 +27,7 @@ fn stream(caller: &mut Caller) -> &mut TcpStream {
 }
 
 #[test]
-fn three_requests_in_one_segment_get_three_answers_in_order() {
+fn s23_three_requests_in_one_segment_get_three_answers_in_order() {
     let server = Server::start();
     let mut caller = Caller::tcp(server.address());
     let requests: Vec<Vec<u8>> = (0..3).map(|_| caller.client.binding()).collect();
@@ -38,7 +38,7 @@ fn three_requests_in_one_segment_get_three_answers_in_order() {
 }
 
 #[test]
-fn a_request_that_comes_byte_by_byte_is_answered() {
+fn s23_a_request_that_comes_byte_by_byte_is_answered() {
     let server = Server::start();
     let mut caller = Caller::tcp(server.address());
     let request = caller.client.allocate(None);
@@ -49,7 +49,7 @@ fn a_request_that_comes_byte_by_byte_is_answered() {
 }
 
 #[test]
-fn stun_and_channel_data_stand_back_to_back() {
+fn s23_c20_stun_and_channel_data_stand_back_to_back() {
     let server = opened();
     let (mut caller, peer, relay) = on_a_channel(&server);
     let first = caller.client.binding();
@@ -64,7 +64,7 @@ fn stun_and_channel_data_stand_back_to_back() {
 }
 
 #[test]
-fn channel_data_of_every_length_is_padded_both_ways() {
+fn t06_c20_c21_channel_data_of_every_length_is_padded_both_ways() {
     let server = opened();
     let (mut caller, peer, relay) = on_a_channel(&server);
     for length in 0..10 {
@@ -79,7 +79,7 @@ fn channel_data_of_every_length_is_padded_both_ways() {
 }
 
 #[test]
-fn the_largest_datagram_passes_over_tcp_both_ways() {
+fn h08_h09_the_largest_datagram_passes_over_tcp_both_ways() {
     let server = opened();
     let (mut caller, peer, relay) = on_a_channel(&server);
     let payload: Vec<u8> = (0..65_507u32).map(|at| at as u8).collect();
@@ -90,7 +90,7 @@ fn the_largest_datagram_passes_over_tcp_both_ways() {
 }
 
 #[test]
-fn a_datagram_too_large_for_udp_is_counted_and_costs_nothing_else() {
+fn h09_a_datagram_too_large_for_udp_is_counted_and_costs_nothing_else() {
     let server = opened();
     let (mut caller, peer, relay) = on_a_channel(&server);
     caller.sends_on(CHANNEL, &vec![1; 65_535]);

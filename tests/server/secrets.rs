@@ -7,7 +7,7 @@ use turnserver::turn::credential::{self, Secret};
 use turnserver::wire::codes::ErrorCode;
 
 #[test]
-fn no_secret_is_shown_anywhere_at_any_level() {
+fn a28_no_secret_is_shown_anywhere_at_any_level() {
     const PASSWORD: &str = "a-password-that-nobody-may-read";
     const OTHER: &str = "another-password-that-nobody-may-read";
     let mut setup = Setup { allow: vec!["127.0.0.0/8"], password: PASSWORD, log_level: "trace", ..Setup::default() };

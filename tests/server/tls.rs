@@ -39,7 +39,7 @@ fn is_complete(told: &str) -> bool {
 }
 
 #[test]
-fn a_call_under_tls_goes_as_any_other() {
+fn t06_s37_a_call_under_tls_goes_as_any_other() {
     let (server, authority, _) = served();
     let (mut caller, peer) = (Caller::tls(server.tls_address(), authority.pem(), NAME), Peer::new());
     assert_eq!(caller.binding(), Ok(caller.local()));
@@ -63,7 +63,7 @@ fn a_call_under_tls_goes_as_any_other() {
 }
 
 #[test]
-fn a_client_may_ask_for_turn_or_discovery_or_nothing_by_alpn_and_for_nothing_else() {
+fn s44_a_client_may_ask_for_turn_or_discovery_or_nothing_by_alpn_and_for_nothing_else() {
     if !has("openssl") {
         return;
     }
@@ -84,7 +84,7 @@ fn a_client_may_ask_for_turn_or_discovery_or_nothing_by_alpn_and_for_nothing_els
 }
 
 #[test]
-fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
+fn s43_tls_1_2_and_1_3_are_spoken_and_nothing_older() {
     if !has("openssl") {
         return;
     }
@@ -332,7 +332,7 @@ fn a_server_that_stops_says_goodbye() {
 }
 
 #[test]
-fn messages_come_through_whatever_records_they_are_cut_into() {
+fn s23_messages_come_through_whatever_records_they_are_cut_into() {
     let (server, authority, _) = served();
     let (mut caller, peer) = (Caller::tls(server.tls_address(), authority.pem(), NAME), Peer::new());
     caller.shakes_hands().expect("the certificate is good");

@@ -438,7 +438,7 @@ fn l45_behind_one_to_one_nat_clients_are_told_the_outer_address() {
 }
 
 #[test]
-fn l46_f07_f09_a_refused_allocate_leaves_nothing_behind() {
+fn l46_a_refused_allocate_leaves_nothing_behind() {
     let mut t = Turn::new();
     t.joins("alice").learns_a_nonce();
     t.says(allocate()).hears(success());

@@ -5,7 +5,7 @@ use turnserver::turn::refusal::Dropped;
 use turnserver::wire::codes::{Attribute, Method};
 
 #[test]
-fn a_channel_number_rests_five_minutes_before_it_means_someone_else() {
+fn c15_a_channel_number_rests_five_minutes_before_it_means_someone_else() {
     let mut t = Turn::allocated("alice");
     t.says(refresh_for(3600)).hears(success());
     t.says(channel_bind(0x4000, PEER_A)).hears(success());
@@ -29,7 +29,7 @@ fn c01_a_channel_needs_a_number_and_a_peer() {
 }
 
 #[test]
-fn c02_f48_the_numbers_of_the_old_rfc_are_channels_and_no_others() {
+fn c02_the_numbers_of_the_old_rfc_are_channels_and_no_others() {
     let mut t = Turn::allocated("alice");
     for number in [0x0000, 0x3FFF, 0x8000, 0xFFFF] {
         t.says(channel_bind(number, PEER_A)).hears(error(400));

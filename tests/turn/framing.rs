@@ -211,7 +211,7 @@ fn s38_binding_looks_at_no_credential() {
 }
 
 #[test]
-fn binding_asks_for_a_credential_where_strangers_are_not_served() {
+fn s38_binding_asks_for_a_credential_where_strangers_are_not_served() {
     let mut t = Turn::with(|world| world.policy.auth.anonymous_stun = false);
     t.joins("alice").learns_a_nonce();
     t.says(request(Method::BINDING)).hears(success()).signed();
@@ -228,14 +228,14 @@ fn s46_the_smallest_exchange_is_twenty_bytes_for_thirty_two_or_forty_four() {
 }
 
 #[test]
-fn s48_f46_a_source_nobody_can_answer_is_not_answered() {
+fn s48_a_source_nobody_can_answer_is_not_answered() {
     let mut t = Turn::new();
     let tuple = FiveTuple { transport: Transport::Udp, client: "30.0.0.1:0".parse().unwrap(), server: SERVER };
     t.datagram(tuple, &binding_bytes()).hears(dropped(Dropped::BadSource));
 }
 
 #[test]
-fn x01_f47_our_own_listeners_are_no_clients() {
+fn x01_our_own_listeners_are_no_clients() {
     let mut t = Turn::new();
     for client in [SERVER, SERVER_V6, HTTP] {
         let tuple = FiveTuple { transport: Transport::Udp, client, server: SERVER };

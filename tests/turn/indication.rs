@@ -121,7 +121,7 @@ fn a_send_to_port_zero_goes_nowhere() {
 }
 
 #[test]
-fn over_a_connection_data_comes_padded_and_counted_without_the_padding() {
+fn d15_over_a_connection_data_comes_padded_and_counted_without_the_padding() {
     let mut t = Turn::new();
     t.joins_by_tcp("alice").allocates();
     t.says(create_permission(&[PEER_A])).hears(success());

@@ -7,7 +7,7 @@ use turnserver::turn::tally::Transport;
 use turnserver::wire::codes::Attribute;
 
 #[test]
-fn t13_l31_a_user_has_so_many_allocations_wherever_they_come_from() {
+fn t13_l31_x04_a_user_has_so_many_allocations_wherever_they_come_from() {
     let mut t = Turn::with(|world| world.policy.limits.allocations_per_user = 3);
     for at in 0..3 {
         t.joins_as(&at.to_string(), "alice", &password_of("alice"), Transport::Udp).allocates();
@@ -40,7 +40,7 @@ fn class_12_a_repeated_allocate_is_counted_once() {
 }
 
 #[test]
-fn f08_the_quota_is_told_before_the_lack_of_ports() {
+fn l44_the_quota_is_told_before_the_lack_of_ports() {
     let mut t = Turn::with(|world| {
         world.policy.limits.allocations_per_user = 1;
         world.relay_ports = 50_000..=50_000;
@@ -63,7 +63,7 @@ fn the_whole_server_has_so_many_allocations() {
 }
 
 #[test]
-fn t14_data_over_the_rate_is_dropped_and_requests_are_not() {
+fn t14_x04_data_over_the_rate_is_dropped_and_requests_are_not() {
     let rate = 100_000;
     let mut t = Turn::with(|world| world.policy.limits.bandwidth_per_allocation = Some(rate));
     t.joins("alice").allocates();

@@ -93,7 +93,7 @@ fn a_shorter_lifetime_counts_from_now() {
 }
 
 #[test]
-fn a_lifetime_of_another_size_is_a_bad_request() {
+fn l41_a_lifetime_of_another_size_is_a_bad_request() {
     let mut t = Turn::allocated("alice");
     for len in [0, 2, 8] {
         t.says(refresh().with(Attribute::LIFETIME, &[0; 8][..len])).hears(error(400)).signed();

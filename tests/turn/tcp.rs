@@ -388,7 +388,7 @@ fn j20_there_are_no_datagrams_between_connections() {
 }
 
 #[test]
-fn f19_a_new_rule_cuts_connections_that_stand_and_those_that_are_being_made() {
+fn x03_a_new_rule_cuts_connections_that_stand_and_those_that_are_being_made() {
     let mut t = dialling();
     let cut = joined(&mut t, PEER_A);
     let kept = connected(&mut t, PEER_B);
