@@ -741,6 +741,25 @@ fn own_services_stay_closed_to_peers() {
 }
 
 #[test]
+fn l35_a_relay_port_is_never_one_of_the_first_1024() {
+    for range in ["0-1023", "1-65535", "443-443", "1023-2000"] {
+        let said = complaint(&format!("relay.ports = \"{range}\""));
+        assert!(said.contains("ports below 1024 belong to system services (RFC 8656 §7.2)"), "{range}: {said}");
+    }
+    assert_eq!(good("relay.ports = \"1024-2000\"").relay.ports.range(), 1024..=2000);
+    assert_eq!(good("").relay.ports.range(), 49_152..=65_535);
+}
+
+#[test]
+fn t08_the_usual_ports_are_those_of_the_rfcs() {
+    let listen = good("tls = { cert = \"a.pem\", key = \"a.key\" }\nlisten.dtls = [\"0.0.0.0:5349\"]").listen;
+    let ports = |listeners: &config::Listeners| listeners.addresses.iter().map(|at| at.port()).collect::<Vec<_>>();
+    assert_eq!([ports(&listen.udp), ports(&listen.tcp)], [[3478, 3478], [3478, 3478]]);
+    assert_eq!(ports(&listen.tls), [5349, 5349]);
+    assert_eq!(ports(&listen.dtls), [5349], "DTLS has to be asked for, by its usual port or another");
+}
+
+#[test]
 fn t08_a_certificate_brings_the_usual_tls_listeners_unless_others_are_written() {
     let pair = "tls = { cert = \"a.pem\", key = \"a.key\" }\n";
     let listeners = |text: &str| good(text).listen.tls.addresses.iter().map(ToString::to_string).collect::<Vec<_>>();

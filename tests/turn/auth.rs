@@ -1,7 +1,7 @@
 //! Long-term credentials, RFC 8489 §9.2, and time-limited ones.
 
 use crate::support::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use turnserver::turn::FiveTuple;
 use turnserver::turn::credential::{self, Secret};
 use turnserver::turn::refusal::AuthFailure;
@@ -27,6 +27,24 @@ fn a02_two_ports_never_get_the_same_nonce() {
     let mut t = Turn::new();
     let nonces: BTreeSet<_> = (1..=10_000).map(|port| nonce_for(&mut t, &format!("30.0.0.1:{port}"))).collect();
     assert_eq!(nonces.len(), 10_000);
+}
+
+#[test]
+fn a27_ten_thousand_nonces_have_nothing_in_common_but_their_head_and_the_time() {
+    const HEAD: usize = 14; // the cookie, the features, one digit of time
+    let mut t = Turn::new();
+    let nonces: Vec<_> = (1..=10_000).map(|port| nonce_for(&mut t, &format!("30.0.0.1:{port}"))).collect();
+    // 64 letters, 63 degrees of freedom: 120 is exceeded once in fifty thousand runs, and this run has one key.
+    for at in HEAD..nonces[0].len() {
+        let mut seen = BTreeMap::<u8, f64>::new();
+        nonces.iter().for_each(|nonce| *seen.entry(nonce[at]).or_default() += 1.0);
+        let expected = nonces.len() as f64 / 64.0;
+        let chi_square: f64 = seen.values().map(|count| (count - expected).powi(2) / expected).sum();
+        assert!(seen.len() == 64 && chi_square < 120.0, "letter {at}: {chi_square}");
+    }
+    // A counter would go up, or down, more often than not.
+    let ups = nonces.windows(2).filter(|pair| pair[0][HEAD..] < pair[1][HEAD..]).count();
+    assert!((4_800..5_200).contains(&ups), "{ups}");
 }
 
 #[test]
@@ -334,7 +352,7 @@ fn s33_a_name_of_508_bytes_is_a_name_and_of_509_is_none() {
     t.joins_as("long", &user(508), "p", Transport::Udp).allocates();
     t.joins_as("longer", &user(509), "p", Transport::Udp).learns_a_nonce();
     t.client("longer").says(allocate()).hears(error(400));
-    for (len, code) in [(763, 401), (764, 400), (1200, 400)] {
+    for (len, code) in [(763, 401), (764, 400), (1200, 400), (2000, 400)] {
         for attribute in [Attribute::REALM, Attribute::NONCE] {
             let ask = allocate().by_user("alice", "x").but(attribute, &vec![b'r'; len]);
             t.client("longer").says(ask).hears(error(code));

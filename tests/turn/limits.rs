@@ -8,15 +8,31 @@ use turnserver::wire::codes::Attribute;
 
 #[test]
 fn t13_l31_x04_a_user_has_so_many_allocations_wherever_they_come_from() {
-    let mut t = Turn::with(|world| world.policy.limits.allocations_per_user = 3);
-    for at in 0..3 {
+    // Each client of a world has an address of its own.
+    let mut t = Turn::with(|world| world.policy.limits.allocations_per_user = 9);
+    for at in 0..9 {
         t.joins_as(&at.to_string(), "alice", &password_of("alice"), Transport::Udp).allocates();
     }
-    t.joins_as("3", "alice", &password_of("alice"), Transport::Tcp).learns_a_nonce();
-    t.client("3").says(allocate()).hears(error(486)).signed();
+    t.joins_as("9", "alice", &password_of("alice"), Transport::Tcp).learns_a_nonce();
+    t.client("9").says(allocate()).hears(error(486)).signed();
     t.joins("bob").allocates();
     t.client("1").says(refresh_for(0)).hears(success());
-    t.client("3").says(allocate()).hears(success());
+    t.client("9").says(allocate()).hears(success());
+}
+
+#[test]
+fn v06_by_default_a_browser_has_an_allocation_of_each_family() {
+    let mut t = Turn::new();
+    for (name, family, peer) in [("v4", 1, PEER_A), ("v6", 2, PEER_V6)] {
+        let ask = allocate().with(Attribute::REQUESTED_ADDRESS_FAMILY, &[family, 0, 0, 0]);
+        t.joins_as(name, "alice", &password_of("alice"), Transport::Udp).obtains(ask);
+        t.client(name).says(create_permission(&[peer])).hears(success());
+    }
+    for (name, peer) in [("v4", PEER_A), ("v6", PEER_V6)] {
+        t.client(name).says(send(peer, b"to")).reaches(peer, b"to");
+        t.peer(peer).sends_to(name, b"fro").hears(data(peer, b"fro"));
+    }
+    assert_eq!(t.gauges().0, 2);
 }
 
 #[test]

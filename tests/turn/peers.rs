@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use turnserver::turn::peers::{Destination, Own, Peers, Prefix, PrefixError, RelayAddress};
 use turnserver::turn::refusal::Dropped;
-use turnserver::wire::codes::Attribute;
+use turnserver::wire::codes::{Attribute, Method};
 
 /// A world with an allocation of each family: "v4" and "v6".
 fn both_families() -> Turn {
@@ -40,12 +40,34 @@ fn x03_x06_no_probe_of_the_deny_list_is_let_in() {
         t.client(own).says(create_permission(&[peer])).hears(error(403));
         t.client(own).says(channel_bind(0x4000, peer)).hears(error(403));
         t.client(own).says(send(peer, b"hello")).hears(silence());
+        t.client(own).says(channel_data(0x4000, b"hello")).hears(dropped(Dropped::NoChannel));
+        t.peer(peer).sends_to(own, b"hello").hears(silence());
         t.client(other).says(create_permission(&[peer])).hears(error(443));
         t.client(other).says(channel_bind(0x4000, peer)).hears(error(443));
         t.client(other).says(send(peer, b"hello")).hears(silence());
         t.passes(seconds(1));
     }
     assert_eq!(t.gauges(), (2, 0, 0));
+}
+
+#[test]
+fn x03_j08_no_probe_of_the_deny_list_is_connected_to_or_let_in_by_tcp() {
+    let mut t = Turn::new();
+    for (name, family) in [("v4", 1), ("v6", 2)] {
+        let tcp = request(Method::ALLOCATE).with(Attribute::REQUESTED_TRANSPORT, &[6, 0, 0, 0]);
+        let ask = tcp.with(Attribute::REQUESTED_ADDRESS_FAMILY, &[family, 0, 0, 0]);
+        t.joins_as(name, "alice", &password_of("alice"), turnserver::turn::tally::Transport::Tcp).obtains(ask);
+    }
+    for ip in probes("must_deny") {
+        let peer = SocketAddr::new(ip, 80);
+        let (own, other) = own_and_other(ip);
+        t.client(own).says(create_permission(&[peer])).hears(error(403));
+        t.client(own).says(connect(peer)).hears(error(403)).signed();
+        t.client(other).says(connect(peer)).hears(error(443));
+        t.peer(peer).connects_to(own).hears(silence());
+        t.passes(seconds(1));
+    }
+    assert_eq!((t.gauges(), t.deeds.len()), ((2, 0, 0), 0), "no connection was asked of the shell");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! §9.2, §14.6, §18.5).
 
 use crate::support::*;
+use base64::Engine as _;
 use std::collections::BTreeSet;
 use turnserver::time::Instant;
 use turnserver::turn::FiveTuple;
@@ -192,6 +193,18 @@ fn a23_a_hash_stands_for_the_name_of_a_user() {
     t.says(refresh().sha256()).hears(success());
     t.waits(minutes(10) + seconds(1));
     assert_eq!(&*t.ended[0].0.user, "alice");
+}
+
+#[test]
+fn a05_hidden_names_are_taken_and_not_promised() {
+    // The decision: who saw the promise would send the hash of a time-limited name, which nobody can look up. The bit
+    // of user names is the second, counted from the top by some and from the bottom by others.
+    let mut t = challenged();
+    let nonce = t.first().party().nonce.clone();
+    let features = base64::engine::general_purpose::STANDARD.decode(&nonce[9..13]).expect("base64");
+    assert_eq!(features, [0b1000_0000, 0, 0b0000_0001]);
+    assert_eq!((features[0] & 0b0100_0000, features[2] & 0b0000_0010), (0, 0));
+    t.says(allocate().sha256().hidden()).hears(success());
 }
 
 #[test]
