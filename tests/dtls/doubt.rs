@@ -40,6 +40,22 @@ fn a_hello_that_is_broken_or_in_pieces_has_no_answer() {
 }
 
 #[test]
+fn s40_stun_without_the_cookie_is_not_spoken_under_encryption_either() {
+    // The decision: it is dropped as on any listener, request or indication. A 500 would need the cookie that is missing.
+    let server = Server::start();
+    let mut phone = Phone::opened(server.address);
+    let mut classic = phone.turn.binding();
+    classic[4] ^= 1;
+    let mut indication = classic.clone();
+    indication[1] |= 0x10;
+    phone.says(&[&classic, &indication]);
+    until("both are dropped", || server.dropped(Dropped::ClassicStun) == 2);
+    let next = phone.turn.binding();
+    phone.says(&[&next]);
+    assert_eq!(phone.hears()[8..20], next[8..20], "what is answered next is the next question");
+}
+
+#[test]
 fn a_client_of_dtls_1_0_is_told_so_and_leaves_nothing_behind() {
     let server = Server::start();
     let socket = socket(server.address);

@@ -15,6 +15,7 @@ fn t06_s37_data_goes_both_ways_under_encryption() {
     let server = Server::start();
     let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut phone = Phone::opened(server.address);
+    assert!(phone.is_served(), "a Binding request needs no credential");
     let relayed = phone.allocates();
     phone.asks(|client| client.channel_bind(0x4001, peer.local_addr().unwrap()));
     let number = ChannelNumber::new(0x4001).unwrap();

@@ -105,6 +105,35 @@ fn s43_tls_1_2_and_1_3_are_spoken_and_nothing_older() {
 }
 
 #[test]
+fn s43_every_suite_that_is_spoken_is_forward_secret() {
+    if !has("openssl") {
+        return;
+    }
+    let authority = Authority::new();
+    let folder = authority.file();
+    let folder = folder.parent().expect("a file lies in a folder");
+    let files = Files::named(folder, "x");
+    let make = "req -x509 -newkey rsa:2048 -nodes -keyout x.key -subj /CN=x -days 30 -out x.pem";
+    let made = Command::new("openssl").args(make.split(' ')).current_dir(folder).output().expect("openssl");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let server = Server::start_with(&setup(&files));
+    let speaks = |suite: &str| {
+        let suite = format!("{suite}:@SECLEVEL=0");
+        let told = s_client(&server, &files.cert, &["-tls1_2", "-cipher", &suite]);
+        assert!(!told.contains("Compression: zlib"), "{told}");
+        is_complete(&told)
+    };
+    for suite in ["ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-RSA-CHACHA20-POLY1305"] {
+        assert!(speaks(suite), "{suite}");
+    }
+    // RFC 8489 §6.2.3 names DHE-RSA beside ECDHE-RSA; whoever has the one has the other, and rustls has no DHE.
+    for suite in ["DHE-RSA-AES128-GCM-SHA256", "AES128-GCM-SHA256", "AES128-SHA", "ECDHE-RSA-AES128-SHA", "ALL:!ECDHE"]
+    {
+        assert!(!speaks(suite), "{suite}");
+    }
+}
+
+#[test]
 fn each_name_gets_its_certificate_and_a_stranger_the_first() {
     let authority = Authority::new();
     let (one, two) = (authority.pair("one", &[NAME]), authority.pair("two", &["*.example.net", "example.net"]));
