@@ -175,6 +175,32 @@ fn c28_what_a_length_covers_is_never_read_as_a_message() {
 }
 
 #[test]
+fn h09_over_udp_every_size_passes_that_fits_with_its_head() {
+    let server = opened();
+    let (mut caller, peer) = (Caller::udp(server.address()), Peer::new());
+    let relay = caller.allocate().expect("an allocation");
+    caller.permit(peer.address()).expect("a permission");
+    // An IPv4 datagram holds 65507 bytes: DATA is padded behind 36 bytes of head, ChannelData is not behind its 4.
+    for (most, is_bound) in [(65_468, false), (65_503, true)] {
+        if is_bound {
+            caller.bind(CHANNEL, peer.address()).expect("a channel");
+        }
+        for size in (1400..1500).step_by(9).chain([1500, 9000, most - 1, most]) {
+            let payload: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+            if is_bound {
+                caller.sends_on(CHANNEL, &payload)
+            } else {
+                caller.sends_to(peer.address(), &payload)
+            }
+            assert_eq!(peer.hears(), (relay, payload.clone()));
+            peer.says(relay, &payload);
+            let expected = if is_bound { Data::On(CHANNEL, payload) } else { Data::From(peer.address(), payload) };
+            assert_eq!(caller.data(), expected);
+        }
+    }
+}
+
+#[test]
 fn h09_a_datagram_too_large_for_udp_is_counted_and_costs_nothing_else() {
     let server = opened();
     let (mut caller, peer, relay) = on_a_channel(&server);
