@@ -56,7 +56,7 @@ fn s40_stun_without_the_cookie_is_not_spoken_under_encryption_either() {
 }
 
 #[test]
-fn a_client_of_dtls_1_0_is_told_so_and_leaves_nothing_behind() {
+fn s43_a_client_of_dtls_1_0_is_told_so_and_leaves_nothing_behind() {
     let server = Server::start();
     let socket = socket(server.address);
     let mut old = hello(0, RANDOM, &[], 100);

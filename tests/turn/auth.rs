@@ -241,6 +241,29 @@ fn a31_after_a_new_nonce_key_each_client_needs_one_more_round() {
 }
 
 #[test]
+fn a31_a_hundred_clients_need_a_hundred_rounds_and_no_more() {
+    let mut t = Turn::new();
+    let names: Vec<String> = (0..100).map(|at| at.to_string()).collect();
+    for name in &names {
+        t.joins_as(name, "alice", &password_of("alice"), Transport::Udp).allocates();
+        t.client(name).says(channel_bind(0x4000, PEER_A)).hears(success());
+    }
+    t.reloads(|world| world.policy.auth.nonce_key = Secret::new("another"));
+    let mut rounds = 0;
+    for ask in [refresh(), create_permission(&[PEER_A]), channel_bind(0x4000, PEER_A), refresh()] {
+        for name in &names {
+            let outcome = t.client(name).says(ask.clone());
+            if outcome.code() == Some(438) {
+                rounds += 1;
+                t.client(name).says(ask.clone()).hears(success());
+            }
+            t.client(name).says(channel_data(0x4000, b"on it goes")).reaches(PEER_A, b"on it goes");
+        }
+    }
+    assert_eq!(rounds, 100);
+}
+
+#[test]
 fn a32_a_credential_with_an_expiry_is_good_until_then() {
     let mut t = Turn::new();
     let (user, password) = minted(&t, "dave", minutes(10));

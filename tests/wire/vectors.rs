@@ -4,7 +4,7 @@ use serde_json::Value;
 use turnserver::turn::credential::{self, Secret};
 use turnserver::wire::channel::ChannelData;
 use turnserver::wire::codes::{Attribute, Class, Method};
-use turnserver::wire::integrity::{Algorithm, Key, SHA1_LEN, SHA256_LEN};
+use turnserver::wire::integrity::{Algorithm, Key, SHA1_LEN, SHA256_LEN, userhash};
 use turnserver::wire::reply::Reply;
 use turnserver::wire::stun::{Malformed, Message};
 
@@ -48,7 +48,7 @@ fn s13_s15_every_stun_vector_says_what_its_source_says() {
 }
 
 #[test]
-fn s13_s28_every_stun_vector_is_verified_with_its_own_key_and_no_other() {
+fn a22_s13_s28_every_stun_vector_is_verified_with_its_own_key_and_no_other() {
     for vector in stun_vectors() {
         let bytes = hex(&vector, "bytes");
         let Ok(message) = Message::parse(&bytes) else { continue };
@@ -189,6 +189,13 @@ fn c18_c22_every_channel_data_vector_carries_its_payload_or_is_none() {
 fn a21_the_md5_key_is_the_rfcs() {
     let vector = list("keys").into_iter().find(|key| id(key) == "rfc8489-9.2.2-md5-key").expect("it is in the file");
     assert_eq!(Key::md5("user", "realm", "pass").expose(), hex(&vector, "hex"));
+}
+
+#[test]
+fn a23_the_hash_of_a_name_is_the_rfcs() {
+    let vector = list("keys").into_iter().find(|key| id(key) == "userhash").expect("it is in the file");
+    let (user, realm) = vector["input"].as_str().and_then(|input| input.split_once(':')).expect("a name and a realm");
+    assert_eq!(userhash(user, realm).as_slice(), hex(&vector, "hex"));
 }
 
 #[test]
