@@ -742,6 +742,7 @@ fn own_services_stay_closed_to_peers() {
 
 #[test]
 fn l35_a_relay_port_is_never_one_of_the_first_1024() {
+    // The decision: the operator is told, and the server does not start.
     for range in ["0-1023", "1-65535", "443-443", "1023-2000"] {
         let said = complaint(&format!("relay.ports = \"{range}\""));
         assert!(said.contains("ports below 1024 belong to system services (RFC 8656 §7.2)"), "{range}: {said}");

@@ -41,7 +41,7 @@ fn a_hello_that_is_broken_or_in_pieces_has_no_answer() {
 
 #[test]
 fn s40_stun_without_the_cookie_is_not_spoken_under_encryption_either() {
-    // The decision: it is dropped as on any listener, request or indication. A 500 would need the cookie that is missing.
+    // RFC 8489 §11 has a 500 for the request. Whoever has no cookie has no DTLS either, so it is dropped as everywhere.
     let server = Server::start();
     let mut phone = Phone::opened(server.address);
     let mut classic = phone.turn.binding();

@@ -64,6 +64,7 @@ fn t06_s37_a_call_under_tls_goes_as_any_other() {
 
 #[test]
 fn s44_a_client_may_ask_for_turn_or_discovery_or_nothing_by_alpn_and_for_nothing_else() {
+    // The decision: who offers other names alone is refused by the alert that ALPN has for it.
     if !has("openssl") {
         return;
     }

@@ -49,6 +49,7 @@ fn a27_ten_thousand_nonces_have_nothing_in_common_but_their_head_and_the_time() 
 
 #[test]
 fn a03_a04_a_nonce_begins_with_the_cookie_and_promises_algorithms_in_both_readings() {
+    // The decision: the first bit is set at both ends, for readers count from either.
     let mut t = Turn::new();
     let nonce = nonce_for(&mut t, "30.0.0.1:1");
     assert!(nonce.starts_with(b"obMatJos2gAAB"));
@@ -96,6 +97,7 @@ fn a15_a27_a_nonce_is_good_for_an_hour_and_the_next_one_at_once() {
 
 #[test]
 fn a16_a_wrong_password_with_a_stale_nonce_is_a_wrong_password() {
+    // The decision: the order of the RFC, also for a nonce that never was ours.
     let mut t = Turn::new();
     t.joins("alice").learns_a_nonce();
     t.waits(minutes(61));
@@ -164,6 +166,7 @@ fn a24_a_minted_name_is_in_the_form_that_clients_sign_with() {
 
 #[test]
 fn a25_another_realm_is_told_the_right_one() {
+    // The decision: 401, by which a client can mend it; coturn says 437 or 441.
     let mut t = Turn::new();
     t.joins("alice").learns_a_nonce();
     let outcome = t.says(allocate().but(Attribute::REALM, b"example.net")).hears(error(401));
@@ -341,6 +344,7 @@ fn a32_while_secrets_rotate_both_are_good() {
 
 #[test]
 fn a33_an_expired_credential_ends_with_the_allocation_and_not_before() {
+    // The decision: a call lives on to the end of its allocation, and is not refreshed.
     let mut t = Turn::new();
     let (user, password) = minted(&t, "dave", minutes(5));
     t.joins_as("dave", &user, &password, Transport::Udp).allocates();

@@ -30,6 +30,7 @@ fn c01_a_channel_needs_a_number_and_a_peer() {
 
 #[test]
 fn c02_the_numbers_of_the_old_rfc_are_channels_and_no_others() {
+    // The decision: clients of RFC 5766, coturn's among them, use numbers up to 0x7FFF; nothing else begins so.
     let mut t = Turn::allocated("alice");
     for number in [0x0000, 0x3FFF, 0x8000, 0xFFFF] {
         t.says(channel_bind(number, PEER_A)).hears(error(400));
@@ -159,6 +160,7 @@ fn c14_a_number_is_an_allocations_own() {
 
 #[test]
 fn c15_a_number_at_rest_is_still_its_peers() {
+    // The decision: the five minutes that clients have to wait are kept here, for those who do not.
     let mut t = Turn::allocated("alice");
     t.says(refresh_for(3600)).hears(success());
     t.says(channel_bind(0x4000, PEER_A)).hears(success());

@@ -80,6 +80,7 @@ fn the_whole_server_has_so_many_allocations() {
 
 #[test]
 fn t14_x04_data_over_the_rate_is_dropped_and_requests_are_not() {
+    // The decision: the rate is the allocation's; a quota of allocations makes it the user's.
     let rate = 100_000;
     let mut t = Turn::with(|world| world.policy.limits.bandwidth_per_allocation = Some(rate));
     t.joins("alice").allocates();

@@ -123,6 +123,7 @@ fn p10_v04_a_peer_of_the_other_family_is_a_mismatch_and_spoils_the_list() {
 
 #[test]
 fn p11_a_forbidden_peer_spoils_the_list() {
+    // The decision: all of the list or nobody.
     let mut t = Turn::allocated("alice");
     t.says(create_permission(&[PEER_A, PRIVATE, PEER_B])).hears(error(403)).signed();
     t.peer(PEER_A).sends(b"hello").hears(silence());

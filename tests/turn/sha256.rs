@@ -44,6 +44,7 @@ fn a09_a18_a_client_that_knows_no_algorithms_is_spoken_to_as_ever() {
 
 #[test]
 fn a18_whoever_chooses_an_algorithm_is_answered_as_it_signed() {
+    // The decision: who signs the old way reads the old way, whatever it has chosen beside.
     let mut t = challenged();
     t.says(allocate().choosing(PasswordAlgorithm::Md5)).hears(success()).signed_with(Algorithm::Sha1);
     let both = refresh().choosing(PasswordAlgorithm::Md5).signed(&[WHOLE]);
@@ -161,6 +162,8 @@ fn s30_what_stands_behind_the_new_signature_is_not_there() {
 
 #[test]
 fn s31_a_signature_may_be_cut_to_sixteen_bytes_and_no_further() {
+    // The decision: no policy asks for the whole value; what is shorter than the RFC permits, or longer, counts as
+    // wrong.
     let mut t = challenged();
     t.says(allocate().sha256()).hears(success());
     for size in [16, 20, 24, 28, 32] {
@@ -177,6 +180,7 @@ fn s31_a_signature_may_be_cut_to_sixteen_bytes_and_no_further() {
 
 #[test]
 fn s32_the_old_signature_is_twenty_bytes_and_nothing_else() {
+    // The decision: another size is a wrong signature, and 401.
     let mut t = challenged();
     for size in [0, 4, 12, 16, 19, 21, 24, 32] {
         t.says(allocate().signed(&[(Algorithm::Sha1, size)])).hears(error(401)).unsigned();
