@@ -544,6 +544,33 @@ fn users_become_keys_of_the_realm_and_secrets_stand_in_order() {
 }
 
 #[test]
+fn a24_names_and_passwords_are_brought_into_the_form_that_clients_sign_with() {
+    let text = "realm = \"me\u{0301}tro\"\nauth.users = { \"Ame\u{0301}lie\" = \"pass\u{3000}e\u{0301}\" }";
+    let policy = good(text).policy(&host(), Secret::new("nonce"), &[]).unwrap();
+    assert_eq!(policy.realm, "métro");
+    assert_eq!(policy.auth.users["Amélie"].md5, Some(Key::md5("Amélie", "métro", "pass é")));
+    assert_eq!(policy.auth.users["Amélie"].sha256, Some(Key::sha256("Amélie", "métro", "pass é")));
+}
+
+#[test]
+fn a24_a_name_or_password_that_cannot_be_is_named_by_its_place_and_never_shown() {
+    let of = "may not stand in it: control characters, invisible ones and those younger than Unicode 6.3 have no place in names and passwords (RFC 8265 §4.2)";
+    for (text, sentence) in [
+        ("auth.users = { \"a\\tb\" = \"pw\" }", format!("in the name of the user, character 2 {of}")),
+        ("auth.users = { a = \"The\u{00AD}MatrIX\" }", format!("in the password, character 4 {of}")),
+        ("realm = \"a\u{200B}b\"", format!("in the realm, character 2 {of}")),
+        (
+            "auth.users = { \"\u{00E9}\" = \"one\", \"e\u{0301}\" = \"two\" }",
+            "the same user is listed twice, in two spellings that are one (RFC 8265 §4.2)".into(),
+        ),
+    ] {
+        let said = complaint(text);
+        assert!(said.ends_with(&sentence), "{said}");
+        assert!(!said.contains("MatrIX"));
+    }
+}
+
+#[test]
 fn a_sha256_user_has_no_other_key_and_one_is_warned() {
     let key = Key::sha256("alice", "relay1", "pw");
     let hex: String = key.expose().iter().map(|byte| format!("{byte:02X}")).collect();
@@ -714,7 +741,27 @@ fn own_services_stay_closed_to_peers() {
 }
 
 #[test]
-fn a_certificate_brings_the_usual_tls_listeners_unless_others_are_written() {
+fn l35_a_relay_port_is_never_one_of_the_first_1024() {
+    // The decision: the operator is told, and the server does not start.
+    for range in ["0-1023", "1-65535", "443-443", "1023-2000"] {
+        let said = complaint(&format!("relay.ports = \"{range}\""));
+        assert!(said.contains("ports below 1024 belong to system services (RFC 8656 §7.2)"), "{range}: {said}");
+    }
+    assert_eq!(good("relay.ports = \"1024-2000\"").relay.ports.range(), 1024..=2000);
+    assert_eq!(good("").relay.ports.range(), 49_152..=65_535);
+}
+
+#[test]
+fn t08_the_usual_ports_are_those_of_the_rfcs() {
+    let listen = good("tls = { cert = \"a.pem\", key = \"a.key\" }\nlisten.dtls = [\"0.0.0.0:5349\"]").listen;
+    let ports = |listeners: &config::Listeners| listeners.addresses.iter().map(|at| at.port()).collect::<Vec<_>>();
+    assert_eq!([ports(&listen.udp), ports(&listen.tcp)], [[3478, 3478], [3478, 3478]]);
+    assert_eq!(ports(&listen.tls), [5349, 5349]);
+    assert_eq!(ports(&listen.dtls), [5349], "DTLS has to be asked for, by its usual port or another");
+}
+
+#[test]
+fn t08_a_certificate_brings_the_usual_tls_listeners_unless_others_are_written() {
     let pair = "tls = { cert = \"a.pem\", key = \"a.key\" }\n";
     let listeners = |text: &str| good(text).listen.tls.addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(listeners(""), Vec::<String>::new());

@@ -96,6 +96,14 @@ async fn a_user_may_contain_the_separator() {
 }
 
 #[tokio::test]
+async fn a24_a_user_is_minted_in_the_form_that_clients_sign_with() {
+    let heard = site().asks(post("/v1/ice-servers").bearer("m").body(r#"{"user":"Ame\u0301lie"}"#)).await;
+    assert!(heard.json()["username"].as_str().unwrap().ends_with(":Amélie"));
+    let forbidden = post("/v1/ice-servers").bearer("m").body(r#"{"user":"a\u200Bb"}"#);
+    site().asks(forbidden).await.is_problem(422, "user: character 2 may not stand in it");
+}
+
+#[tokio::test]
 async fn an_impossible_wish_is_told_what_to_mend() {
     let long = json!({ "user": "x".repeat(257) }).to_string();
     for (body, status, detail) in [
@@ -104,7 +112,7 @@ async fn an_impossible_wish_is_told_what_to_mend() {
         (r#"{"ttl":1.5}"#, 422, "ttl: must be a whole number"),
         (r#"{"ttl":"3600"}"#, 422, "ttl: must be a whole number"),
         (r#"{"user":7}"#, 422, "user: must be a string"),
-        (r#"{"user":"a\nb"}"#, 422, "user: control characters"),
+        (r#"{"user":"a\nb"}"#, 422, "user: character 2 may not stand in it: control characters"),
         (long.as_str(), 422, "user: 257 bytes; at most 256"),
         (r#"{"username":"alice"}"#, 422, "unknown field \"username\""),
         ("[]", 422, "the body must be an object"),

@@ -190,6 +190,48 @@ fn unsafe_lives_in_net_and_kernel_alone() {
 }
 
 #[test]
+fn a29_whatever_proves_something_is_compared_in_constant_time() {
+    let mut complaints = Vec::new();
+    let sources = sources();
+    for (file, compared) in COMPARED {
+        let is_there =
+            |source: &Source| source.path.ends_with(file) && source.program().any(|(_, line)| line.contains(compared));
+        if !sources.iter().any(is_there) {
+            complaints.push(format!("{file}: `{compared}` is not there; where is it compared?"));
+        }
+    }
+    for source in &sources {
+        for (at, line) in source.program() {
+            for (left, right) in
+                line.match_indices("==").chain(line.match_indices("!=")).map(|(at, _)| line.split_at(at))
+            {
+                let operands = [left.trim_end().rsplit(' ').next(), right.split(' ').nth(1)];
+                if operands.into_iter().flatten().any(|operand| PROOFS.iter().any(|proof| operand.contains(proof))) {
+                    complaints.push(source.complaint(at, "compare what proves something with `integrity::equal`"));
+                }
+            }
+        }
+    }
+    none(complaints);
+}
+
+/// Every place where something that a stranger sends is held against a secret.
+const COMPARED: &[(&str, &str)] = &[
+    ("wire/integrity.rs", "a.ct_eq(b).into()"),
+    ("wire/stun.rs", "integrity::equal(&integrity::hmac_sha1("),
+    ("wire/stun.rs", "integrity::equal(expected, value)"),
+    ("turn/auth.rs", "equal(&nonce_of("),
+    ("turn/allocation.rs", "equal(self.key.expose(), asker.key.expose())"),
+    ("turn/ports.rs", "equal(&held.token, &token)"),
+    ("turn/ticket.rs", "equal(&tag("),
+    ("net/hello.rs", "integrity::equal(self.cookie"),
+    ("control/keys.rs", "key.secret.ct_eq(&secret)"),
+];
+
+/// What no `==` has beside it.
+const PROOFS: &[&str] = &["expose()", "hmac_sha", "nonce_of(", "tag(", "cookie_of(", ".token"];
+
+#[test]
 fn every_file_is_named_by_a_mod() {
     let sources = sources();
     let mut declared = BTreeSet::new();

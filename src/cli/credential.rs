@@ -7,6 +7,7 @@ use super::{Failure, complain, say, unix_now};
 use crate::config::{duration_text, parse_duration};
 use crate::time::Duration;
 use crate::turn::credential::{Minted, Secret, mint};
+use crate::turn::opaque::OpaqueString;
 use clap::{Args, ValueEnum};
 use core::fmt::Write as _;
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct CredentialArgs {
     /// Who it is for, as quotas and the log see it
     #[arg(long, value_name = "ID", value_parser = user)]
-    user: Option<String>,
+    user: Option<OpaqueString>,
     /// How long it lives, at most auth.max_ttl
     #[arg(long, default_value = "1h", value_parser = parse_duration)]
     ttl: Duration,
@@ -48,7 +49,7 @@ pub(super) fn run(config: Option<PathBuf>, args: &CredentialArgs) -> Result<(), 
     }
     let now = unix_now();
     let separator = settings.policy.auth.separator;
-    let minted = mint(&secret, args.user.as_deref(), separator, ttl, now);
+    let minted = mint(&secret, args.user.as_ref(), separator, ttl, now);
     let offer = Offer::new(minted, ttl, settings.config().uris(&settings.policy));
     let format = if args.json { Some(Format::Json) } else { args.format };
     say(&match format {
@@ -83,12 +84,9 @@ fn newest_secret(settings: &Settings) -> Result<Secret, Failure> {
     })
 }
 
-fn user(text: &str) -> Result<String, &'static str> {
-    match text {
-        _ if text.chars().any(char::is_control) => Err("a user has no control characters"),
-        _ if text.len() > USER_MAX => Err("longer than 480 bytes"),
-        _ => Ok(text.into()),
-    }
+fn user(text: &str) -> Result<OpaqueString, String> {
+    let user = OpaqueString::new(text).map_err(|why| why.to_string())?;
+    if user.as_str().len() > USER_MAX { Err(format!("longer than {USER_MAX} bytes")) } else { Ok(user) }
 }
 
 const USER_MAX: usize = 480; // with the expiry before it, within the 508 bytes of RFC 8489 §14.3
@@ -181,7 +179,8 @@ mod tests {
     fn offer(user: &str) -> Offer {
         let uris = ["stun:192.0.2.1:3478", "turn:192.0.2.1:3478?transport=udp"].map(str::to_owned).to_vec();
         let (ttl, now) = (Duration::from_secs(3600), UnixSeconds(1_700_000_000));
-        Offer::new(mint(&Secret::new("north"), Some(user), SEPARATOR, ttl, now), ttl, uris)
+        let user = OpaqueString::new(user).expect("a name");
+        Offer::new(mint(&Secret::new("north"), Some(&user), SEPARATOR, ttl, now), ttl, uris)
     }
 
     #[test]

@@ -7,13 +7,14 @@ use super::load::{Given, Reading, Value, Word, gather};
 use super::near::nearest;
 use super::units::Fault;
 use crate::turn::credential::{SEPARATOR, Secret};
+use crate::turn::opaque::{Forbidden, OpaqueString};
 use crate::turn::peers::{Prefix, PrefixError};
 use crate::wire::integrity::Key as UserKey;
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use core::ops::RangeInclusive;
 use core::str::FromStr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// A realm: not empty, under 128 characters (RFC 8489 §14.9).
@@ -169,10 +170,8 @@ impl Word for Realm {
         if text.chars().count() > REALM_MAX {
             return Err(Fault::new(format!("a realm has at most {REALM_MAX} characters (RFC 8489 §14.9)")));
         }
-        if text.chars().any(char::is_control) {
-            return Err(Fault::new("a realm has no control characters"));
-        }
-        Ok(Self(text.into()))
+        let realm = OpaqueString::new(text).map_err(|why| Fault::new(format!("in the realm, {why}")))?;
+        Ok(Self(realm.as_str().to_owned()))
     }
 
     fn word(&self) -> String {
@@ -437,9 +436,20 @@ impl Value for BTreeMap<String, Password> {
     const SECRET: bool = true;
 
     fn read(given: &Given<'_>) -> Reading<Self> {
+        let mut names = BTreeSet::new();
         gather(given.entries()?.into_iter().map(|(name, given)| {
-            if name.is_empty() || name.len() > USER_MAX {
-                let message = format!("a user name has 1 to {USER_MAX} bytes (RFC 8489 §14.3)");
+            let name = match OpaqueString::new(&name) {
+                Ok(name) if name.as_str().len() <= USER_MAX => name.as_str().to_owned(),
+                Ok(_) | Err(Forbidden::Empty) => {
+                    let message = format!("a user name has 1 to {USER_MAX} bytes (RFC 8489 §14.3)");
+                    return Err(given.wrong(message).into());
+                }
+                Err(why @ (Forbidden::Character(_) | Forbidden::Text)) => {
+                    return Err(given.wrong(format!("in the name of the user, {why}")).into());
+                }
+            };
+            if !names.insert(name.clone()) {
+                let message = "the same user is listed twice, in two spellings that are one (RFC 8265 §4.2)";
                 return Err(given.wrong(message).into());
             }
             Ok((name, Password::read(&given)?))
@@ -470,7 +480,8 @@ impl Password {
             let message = "after \"sha256:\" come the 64 hex digits of SHA-256(user:realm:password)";
             return key(digits, SHA256_LEN).map(Self::Sha256).ok_or_else(|| given.wrong(message).into());
         }
-        Ok(Self::Plain(Secret::new(text)))
+        let password = OpaqueString::new(text).map_err(|why| given.wrong(format!("in the password, {why}")))?;
+        Ok(Self::Plain(Secret::new(password.as_str())))
     }
 }
 

@@ -7,6 +7,7 @@
 //! Never stores anything; a secret is wiped when dropped and never shown.
 #![forbid(unsafe_code)]
 
+use super::opaque::OpaqueString;
 use crate::time::{Duration, UnixSeconds};
 use crate::wire::integrity::hmac_sha1;
 use base64::Engine as _;
@@ -50,12 +51,12 @@ pub struct Minted {
     pub expires: UnixSeconds,
 }
 
-/// Makes a credential that lives for `ttl` from `now`. An empty or absent user gives a bare expiry.
-pub fn mint(secret: &Secret, user: Option<&str>, separator: char, ttl: Duration, now: UnixSeconds) -> Minted {
+/// Makes a credential that lives for `ttl` from `now`. Without a user the name is a bare expiry.
+pub fn mint(secret: &Secret, user: Option<&OpaqueString>, separator: char, ttl: Duration, now: UnixSeconds) -> Minted {
     let expires = UnixSeconds(now.0.saturating_add(ttl.as_secs()));
     let username = match user {
-        Some(user) if !user.is_empty() => format!("{}{separator}{user}", expires.0),
-        _ => expires.0.to_string(),
+        Some(user) => format!("{}{separator}{}", expires.0, user.as_str()),
+        None => expires.0.to_string(),
     };
     let password = password(secret, &username);
     Minted { username, password, expires }

@@ -27,6 +27,7 @@ pub mod credential;
 mod discovery;
 pub mod limits;
 mod mobility;
+pub mod opaque;
 pub mod peers;
 mod permit;
 pub mod policy;

@@ -8,6 +8,7 @@
 
 use super::peers::RelayAddress;
 use crate::time::{Duration, Instant, seconds};
+use crate::wire::integrity::equal;
 use crate::wire::stun::Family;
 use core::ops::RangeInclusive;
 use rand_chacha::ChaCha12Rng;
@@ -93,7 +94,7 @@ impl Ports {
     pub fn take(&mut self, now: Instant, family: Family, want: Want, user: &str, chance: [u8; 32]) -> Option<Claim> {
         self.end_reservations(now);
         if let Want::Reserved(token) = want {
-            let held = self.reservations.iter().position(|held| held.token == token && *held.user == *user)?;
+            let held = self.reservations.iter().position(|held| equal(&held.token, &token) && *held.user == *user)?;
             return Some(self.reservations.swap_remove(held).claim);
         }
         let mut rng = ChaCha12Rng::from_seed(chance);
@@ -123,7 +124,7 @@ impl Ports {
 
     /// Gives back what was held for a token that nobody will hear of.
     pub fn cancel(&mut self, token: Token) {
-        for held in self.reservations.extract_if(.., |held| held.token == token) {
+        for held in self.reservations.extract_if(.., |held| equal(&held.token, &token)) {
             if let Some(pool) = self.pools.get_mut(held.claim.pool) {
                 pool.release(held.claim.port);
             }

@@ -818,6 +818,24 @@ mod tests {
     }
 
     #[test]
+    fn c28_a_frame_that_is_never_finished_is_no_message() {
+        let mut w = World::new(false);
+        for second in [10, 30, 59] {
+            w.stream.write_all(&[0x40, 0, 0xFF, 0xFF, 0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42]).unwrap();
+            let received = loop {
+                match w.conns.read(w.id, &mut w.room).unwrap() {
+                    Some(received) => break received,
+                    None => std::thread::yield_now(),
+                }
+            };
+            let rest = w.room[..received.len].to_vec();
+            w.conns.keep(w.id, &rest, false, START + seconds(second));
+            assert_eq!(w.overdue(seconds(second)), None);
+        }
+        assert_eq!(w.overdue(IDLE), Some(End::Idle));
+    }
+
+    #[test]
     fn an_allocation_takes_the_limit_away_until_it_ends() {
         let mut w = World::new(true);
         w.shakes_hands();

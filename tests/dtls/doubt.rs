@@ -40,7 +40,23 @@ fn a_hello_that_is_broken_or_in_pieces_has_no_answer() {
 }
 
 #[test]
-fn a_client_of_dtls_1_0_is_told_so_and_leaves_nothing_behind() {
+fn s40_stun_without_the_cookie_is_not_spoken_under_encryption_either() {
+    // RFC 8489 §11 has a 500 for the request. Whoever has no cookie has no DTLS either, so it is dropped as everywhere.
+    let server = Server::start();
+    let mut phone = Phone::opened(server.address);
+    let mut classic = phone.turn.binding();
+    classic[4] ^= 1;
+    let mut indication = classic.clone();
+    indication[1] |= 0x10;
+    phone.says(&[&classic, &indication]);
+    until("both are dropped", || server.dropped(Dropped::ClassicStun) == 2);
+    let next = phone.turn.binding();
+    phone.says(&[&next]);
+    assert_eq!(phone.hears()[8..20], next[8..20], "what is answered next is the next question");
+}
+
+#[test]
+fn s43_a_client_of_dtls_1_0_is_told_so_and_leaves_nothing_behind() {
     let server = Server::start();
     let socket = socket(server.address);
     let mut old = hello(0, RANDOM, &[], 100);

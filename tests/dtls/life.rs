@@ -11,10 +11,11 @@ use turnserver::wire::channel::ChannelNumber;
 use turnserver::worker::{self, Setup, StartError};
 
 #[test]
-fn data_goes_both_ways_under_encryption() {
+fn t06_s37_data_goes_both_ways_under_encryption() {
     let server = Server::start();
     let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut phone = Phone::opened(server.address);
+    assert!(phone.is_served(), "a Binding request needs no credential");
     let relayed = phone.allocates();
     phone.asks(|client| client.channel_bind(0x4001, peer.local_addr().unwrap()));
     let number = ChannelNumber::new(0x4001).unwrap();
@@ -40,7 +41,7 @@ fn a_datagram_of_many_records_brings_as_many_messages() {
 }
 
 #[test]
-fn a_wildcard_listener_answers_from_the_address_that_was_asked() {
+fn s18_a_wildcard_listener_answers_from_the_address_that_was_asked() {
     let server = Server::with("0.0.0.0:0", |_| ());
     for host in ["127.0.0.1", "127.0.0.2"] {
         let mut address = server.address;

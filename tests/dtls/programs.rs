@@ -66,7 +66,7 @@ fn coturns_clients_call_each_other() {
 }
 
 #[test]
-fn openssl_shakes_hands_with_every_suite_there_is() {
+fn s43_openssl_shakes_hands_with_every_suite_there_is() {
     if !has("openssl") {
         return;
     }

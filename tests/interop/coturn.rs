@@ -71,7 +71,7 @@ fn discovering() -> Server {
 }
 
 #[test]
-fn the_stun_client_is_answered_from_every_address_and_port() {
+fn k03_the_stun_client_is_answered_from_every_address_and_port() {
     if !has("turnutils_stunclient") {
         return;
     }
@@ -87,7 +87,7 @@ fn the_stun_client_is_answered_from_every_address_and_port() {
 }
 
 #[test]
-fn nat_discovery_finds_that_there_is_no_nat() {
+fn k01_nat_discovery_finds_that_there_is_no_nat() {
     if !has("turnutils_natdiscovery") {
         return;
     }
@@ -105,7 +105,7 @@ fn nat_discovery_finds_that_there_is_no_nat() {
 const NORTH: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEK";
 
 #[test]
-fn a_token_that_coturns_tool_made_lets_its_bearer_in() {
+fn o04_a_token_that_coturns_tool_made_lets_its_bearer_in() {
     if !has("turnutils_oauth") {
         return;
     }
@@ -157,7 +157,7 @@ fn allocates_with(server: &Server, mac_key: &[u8], token: &[u8]) -> Class {
 }
 
 #[test]
-fn coturn_takes_a_credential_that_we_minted() {
+fn a32_coturn_takes_a_credential_that_we_minted() {
     if !has("turnutils_uclient") {
         return;
     }

@@ -264,7 +264,7 @@ fn with_sha256(authority: &Authority) -> (Server, TurnConfig) {
 }
 
 #[test]
-fn sha256_alone_is_enough_over_udp() {
+fn a22_sha256_alone_is_enough_over_udp() {
     let authority = Authority::new();
     let (server, config) = with_sha256(&authority);
     let wire = Wire::udp(&server);
@@ -273,7 +273,7 @@ fn sha256_alone_is_enough_over_udp() {
 }
 
 #[test]
-fn sha256_alone_is_enough_under_tls() {
+fn a22_sha256_alone_is_enough_under_tls() {
     let authority = Authority::new();
     let (server, config) = with_sha256(&authority);
     let wire = Wire::tls(&server, &authority);
@@ -282,7 +282,7 @@ fn sha256_alone_is_enough_under_tls() {
 }
 
 #[test]
-fn a_hashed_user_name_is_as_good_as_a_plain_one() {
+fn a23_a_hashed_user_name_is_as_good_as_a_plain_one() {
     let authority = Authority::new();
     let (server, mut config) = with_sha256(&authority);
     config.set_anonymous_username(Feature::Required);

@@ -122,7 +122,7 @@ fn clients_call_each_other_by_indications() {
 }
 
 #[test]
-fn a_minted_credential_is_as_good_as_a_password() {
+fn a32_a_minted_credential_is_as_good_as_a_password() {
     nothing_is_lost_over_any("", &[MINTED, &["-y", "-G"]].concat());
 }
 
@@ -137,12 +137,12 @@ fn a_peer_answers_indications_to_pairs_and_reservations() {
 }
 
 #[test]
-fn a_peer_answers_over_ipv6_from_end_to_end() {
+fn v05_a_peer_answers_over_ipv6_from_end_to_end() {
     nothing_is_lost_to_a_peer(V6, &[MINTED, &["-x", "-c"]].concat());
 }
 
 #[test]
-fn relay_addresses_can_be_ipv6() {
+fn v05_relay_addresses_can_be_ipv6() {
     nothing_is_lost_over_any("", &[STATIC, &["-y", "-x"]].concat());
 }
 
@@ -152,7 +152,7 @@ fn relay_addresses_can_be_asked_to_be_ipv4() {
 }
 
 #[test]
-fn one_allocation_has_both_families() {
+fn l27_one_allocation_has_both_families() {
     nothing_is_lost_over_any("", &[STATIC, &["-y", "-Z"]].concat());
 }
 
@@ -166,28 +166,28 @@ fn allocations_move(options: &[&str]) {
 }
 
 #[test]
-fn allocations_move_with_their_clients() {
+fn m05_allocations_move_with_their_clients() {
     allocations_move(&[]);
 }
 
 #[test]
-fn allocations_move_with_clients_that_send_indications() {
+fn m05_allocations_move_with_clients_that_send_indications() {
     allocations_move(&["-s"]);
 }
 
 #[test]
-fn datagrams_may_ask_not_to_be_fragmented() {
+fn d06_datagrams_may_ask_not_to_be_fragmented() {
     nothing_is_lost_over_any("", &[STATIC, &["-y", "-s", "-g"]].concat());
 }
 
 #[test]
-fn tokens_of_three_authorisation_servers_let_their_bearers_in() {
+fn o04_tokens_of_three_authorisation_servers_let_their_bearers_in() {
     // Without `-c` a session would claim the port that another key id has reserved, and a reservation is its user's.
     nothing_is_lost_over_any(COTURNS_KEYS, &["-y", "-c", "-J"]);
 }
 
 #[test]
-fn peers_are_reached_by_tcp() {
+fn j17_peers_are_reached_by_tcp() {
     if is_installed() {
         nothing_is_lost(&server(V4, ""), V4, &STREAMS, &[STATIC, &["-T"]].concat());
     }

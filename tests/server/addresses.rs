@@ -14,7 +14,7 @@ fn everywhere() -> (Server, [SocketAddr; 3]) {
 }
 
 #[test]
-fn an_answer_leaves_from_the_very_address_that_was_asked() {
+fn s18_s37_an_answer_leaves_from_the_very_address_that_was_asked() {
     let (_server, asked) = everywhere();
     for address in asked {
         // Connected sockets hear nobody else.
@@ -26,7 +26,7 @@ fn an_answer_leaves_from_the_very_address_that_was_asked() {
 }
 
 #[test]
-fn data_leaves_from_the_very_address_that_the_allocation_was_made_on() {
+fn t05_s18_l42_data_leaves_from_the_very_address_that_the_allocation_was_made_on() {
     let (_server, asked) = everywhere();
     for address in asked {
         let (mut caller, peer) = (Caller::udp(address), Peer::new());
@@ -43,7 +43,7 @@ fn data_leaves_from_the_very_address_that_the_allocation_was_made_on() {
 }
 
 #[test]
-fn one_socket_has_an_allocation_on_each_address_it_asks() {
+fn t07_one_socket_has_an_allocation_on_each_address_it_asks() {
     let (server, [one, other, _]) = everywhere();
     let mut caller = Caller::udp(one);
     let first = caller.allocate().expect("an allocation");

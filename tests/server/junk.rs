@@ -55,7 +55,7 @@ fn fates(server: &Server) -> (f64, f64) {
 }
 
 #[test]
-fn ten_thousand_random_datagrams_are_each_counted_once() {
+fn s47_ten_thousand_random_datagrams_are_each_counted_once() {
     let server = talkative();
     let mut chance = Chance(0x5EED);
     let mut first = 0u8;

@@ -18,7 +18,7 @@ fn ten(server: &Server) -> Vec<Caller> {
 }
 
 #[test]
-fn a_quota_of_two_holds_on_every_worker_and_transport() {
+fn t13_x04_a_quota_of_two_holds_on_every_worker_and_transport() {
     let server = limited("allocations_per_user = 2");
     let mut callers = ten(&server);
     let mut holders: Vec<usize> = vec![0, 1];
@@ -99,7 +99,7 @@ fn a_flood_of_strangers_gets_few_answers_and_its_neighbours_still_get_in() {
 }
 
 #[test]
-fn what_exceeds_an_allocations_bandwidth_is_dropped_and_its_refresh_is_not() {
+fn t14_x04_what_exceeds_an_allocations_bandwidth_is_dropped_and_its_refresh_is_not() {
     a_flood_is_dropped("bandwidth_per_allocation = \"80 kbit/s\"");
 }
 

@@ -63,7 +63,7 @@ fn behind_nat_two_clients_know_each_other_by_the_external_address() {
 }
 
 #[test]
-fn without_a_permission_on_the_other_side_nothing_passes() {
+fn p04_x07_without_a_permission_on_the_other_side_nothing_passes() {
     let server = Server::start();
     let mut callers: Vec<Caller> = (0..2).map(|_| Caller::udp(server.address())).collect();
     let relays: Vec<_> = callers.iter_mut().map(|caller| caller.allocate().expect("an allocation")).collect();
@@ -76,7 +76,7 @@ fn without_a_permission_on_the_other_side_nothing_passes() {
 }
 
 #[test]
-fn a_circle_of_channels_carries_a_packet_once() {
+fn x01_a_circle_of_channels_carries_a_packet_once() {
     let server = Server::start();
     let (mut one, mut other) = (Caller::udp(server.address()), Caller::udp(server.address()));
     let (from, to) = (one.allocate().expect("an allocation"), other.allocate().expect("an allocation"));

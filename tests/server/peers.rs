@@ -14,7 +14,7 @@ fn address(text: &str) -> SocketAddr {
 }
 
 #[test]
-fn by_default_no_address_is_a_peer_that_the_internet_could_not_reach() {
+fn x03_x06_by_default_no_address_is_a_peer_that_the_internet_could_not_reach() {
     let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
     let server = Server::start_with(&Setup { listen: vec![V4, v6], relay: vec![V4, v6], ..Setup::default() });
     let mut caller = Caller::udp(server.address());
@@ -86,7 +86,7 @@ fn a_relay_port_without_an_allocation_gets_nothing() {
 }
 
 #[test]
-fn the_servers_own_doors_stay_shut_when_loopback_is_opened() {
+fn x03_the_servers_own_doors_stay_shut_when_loopback_is_opened() {
     let server = Server::start_with(&Setup { allow: vec!["127.0.0.0/8"], ..Setup::default() });
     let (mut caller, peer) = (Caller::udp(server.address()), Peer::new());
     let relay = caller.allocate().expect("an allocation");

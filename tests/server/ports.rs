@@ -11,7 +11,7 @@ fn with_ports(first: u16, count: u16) -> Server {
 }
 
 #[test]
-fn a_range_of_four_ports_has_four_allocations_and_each_port_comes_back() {
+fn l43_a_range_of_four_ports_has_four_allocations_and_each_port_comes_back() {
     let first = free_ports(4);
     let server = with_ports(first, 4);
     let mut callers: Vec<Caller> = (0..5).map(|_| Caller::udp(server.address())).collect();

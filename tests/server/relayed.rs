@@ -101,6 +101,38 @@ fn j09_j10_j17_what_client_and_peer_say_arrives_unchanged_whichever_workers_have
 }
 
 #[test]
+fn j10_what_a_peer_says_before_the_bind_waits_with_the_peer() {
+    let server = two_workers();
+    let (mut caller, _) = dialling(&server);
+    let (peers, address) = listener();
+    let id = connect(&mut caller, address).expect("the peer listens");
+    let (mut peer, _) = peers.accept().unwrap();
+    let bytes = pattern(7).repeat(4);
+    let memory = server.memory();
+    peer.set_nonblocking(true).expect("a stream can be told not to wait");
+    let mut said = 0;
+    until("the peer has to wait", || match peer.write(&bytes[said..]) {
+        Ok(count) => {
+            said += count;
+            false
+        }
+        Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+    });
+    assert!(said < bytes.len(), "the window has shrunk");
+    caller.refresh(None).expect("the control connection does not wait with it");
+    assert!(server.memory() < memory + (4 << 20), "what waits does so in the kernel");
+    peer.set_nonblocking(false).expect("a stream can be told to wait");
+    thread::scope(|scope| {
+        scope.spawn(|| (&peer).write_all(&bytes[said..]).expect("it is taken"));
+        let (data, mut received) = bound(&server, id);
+        let early = received.len();
+        received.resize(bytes.len(), 0);
+        (&data).read_exact(&mut received[early..]).expect("it arrives");
+        assert!(received == bytes, "all of it, unchanged");
+    });
+}
+
+#[test]
 fn j12_j13_j19_a_peer_that_comes_is_announced_and_each_side_hears_the_others_end() {
     let server = two_workers();
     let (mut caller, relay) = dialling(&server);

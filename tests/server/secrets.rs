@@ -1,13 +1,13 @@
 //! What must never be shown, and what strangers must not be able to write into the log.
 
-use crate::caller::{Caller, Peer};
+use crate::caller::{CHANNEL, Caller, Peer};
 use crate::server::{KEY, SECRET, Server, Setup, exchange, until};
 use std::time::{SystemTime, UNIX_EPOCH};
 use turnserver::turn::credential::{self, Secret};
 use turnserver::wire::codes::ErrorCode;
 
 #[test]
-fn no_secret_is_shown_anywhere_at_any_level() {
+fn a28_no_secret_is_shown_anywhere_at_any_level() {
     const PASSWORD: &str = "a-password-that-nobody-may-read";
     const OTHER: &str = "another-password-that-nobody-may-read";
     let mut setup = Setup { allow: vec!["127.0.0.0/8"], password: PASSWORD, log_level: "trace", ..Setup::default() };
@@ -58,6 +58,24 @@ fn no_secret_is_shown_anywhere_at_any_level() {
     }
     assert!(shown[0].1.contains("allocation ended"), "the log says something at all");
     assert!(!shown[1].1.contains("alice") && !shown[1].1.contains("browser"), "no metric names a user");
+}
+
+#[test]
+fn x05_the_log_says_who_called_and_at_no_level_whom() {
+    // The decision: RFC 8656 §21.3.2 would permit a line for each permission. Whom somebody talks to is nobody's business,
+    // and a line that a client can cause with each packet is a flood.
+    let server = Server::start_with(&Setup { allow: vec!["127.0.0.0/8"], log_level: "trace", ..Setup::default() });
+    let (mut caller, peer) = (Caller::udp(server.address()), Peer::new());
+    caller.allocate().expect("an allocation");
+    caller.permit(peer.address()).expect("a permission");
+    caller.bind(CHANNEL, peer.address()).expect("a channel");
+    caller.sends_to(peer.address(), b"data");
+    peer.hears();
+    caller.release();
+    until("the end is in the log", || server.log().contains("allocation ended"));
+    let log = server.log();
+    assert!(log.contains(&caller.local().to_string()), "{log}");
+    assert!(!log.contains(&format!(":{}", peer.address().port())), "{log}");
 }
 
 /// User names that would do harm in a log that believed them.

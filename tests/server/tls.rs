@@ -39,7 +39,7 @@ fn is_complete(told: &str) -> bool {
 }
 
 #[test]
-fn a_call_under_tls_goes_as_any_other() {
+fn t06_s37_a_call_under_tls_goes_as_any_other() {
     let (server, authority, _) = served();
     let (mut caller, peer) = (Caller::tls(server.tls_address(), authority.pem(), NAME), Peer::new());
     assert_eq!(caller.binding(), Ok(caller.local()));
@@ -63,7 +63,8 @@ fn a_call_under_tls_goes_as_any_other() {
 }
 
 #[test]
-fn a_client_may_ask_for_turn_or_discovery_or_nothing_by_alpn_and_for_nothing_else() {
+fn s44_a_client_may_ask_for_turn_or_discovery_or_nothing_by_alpn_and_for_nothing_else() {
+    // The decision: who offers other names alone is refused by the alert that ALPN has for it.
     if !has("openssl") {
         return;
     }
@@ -84,7 +85,7 @@ fn a_client_may_ask_for_turn_or_discovery_or_nothing_by_alpn_and_for_nothing_els
 }
 
 #[test]
-fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
+fn s43_tls_1_2_and_1_3_are_spoken_and_nothing_older() {
     if !has("openssl") {
         return;
     }
@@ -102,6 +103,35 @@ fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
     server.signal("HUP");
     until("the version is left out", || !speaks(&server, "-tls1_2"));
     assert!(speaks(&server, "-tls1_3"));
+}
+
+#[test]
+fn s43_every_suite_that_is_spoken_is_forward_secret() {
+    if !has("openssl") {
+        return;
+    }
+    let authority = Authority::new();
+    let folder = authority.file();
+    let folder = folder.parent().expect("a file lies in a folder");
+    let files = Files::named(folder, "x");
+    let make = "req -x509 -newkey rsa:2048 -nodes -keyout x.key -subj /CN=x -days 30 -out x.pem";
+    let made = Command::new("openssl").args(make.split(' ')).current_dir(folder).output().expect("openssl");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let server = Server::start_with(&setup(&files));
+    let speaks = |suite: &str| {
+        let suite = format!("{suite}:@SECLEVEL=0");
+        let told = s_client(&server, &files.cert, &["-tls1_2", "-cipher", &suite]);
+        assert!(!told.contains("Compression: zlib"), "{told}");
+        is_complete(&told)
+    };
+    for suite in ["ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-RSA-CHACHA20-POLY1305"] {
+        assert!(speaks(suite), "{suite}");
+    }
+    // RFC 8489 §6.2.3 names DHE-RSA beside ECDHE-RSA; whoever has the one has the other, and rustls has no DHE.
+    for suite in ["DHE-RSA-AES128-GCM-SHA256", "AES128-GCM-SHA256", "AES128-SHA", "ECDHE-RSA-AES128-SHA", "ALL:!ECDHE"]
+    {
+        assert!(!speaks(suite), "{suite}");
+    }
 }
 
 #[test]
@@ -332,7 +362,7 @@ fn a_server_that_stops_says_goodbye() {
 }
 
 #[test]
-fn messages_come_through_whatever_records_they_are_cut_into() {
+fn s23_messages_come_through_whatever_records_they_are_cut_into() {
     let (server, authority, _) = served();
     let (mut caller, peer) = (Caller::tls(server.tls_address(), authority.pem(), NAME), Peer::new());
     caller.shakes_hands().expect("the certificate is good");

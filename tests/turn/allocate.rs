@@ -216,6 +216,7 @@ fn l06_l17_l25_reserved_bits_mean_nothing() {
 
 #[test]
 fn l07_an_allocation_may_say_that_it_will_send_what_nobody_may_cut() {
+    // The decision: wherever this runs DF can be set, so nobody is told 420.
     let mut t = Turn::new();
     t.joins("alice").learns_a_nonce();
     t.says(allocate().with(Attribute::DONT_FRAGMENT, &[])).hears(success());
@@ -354,6 +355,7 @@ fn l21_a_token_of_an_ipv6_pair_gives_an_ipv6_port() {
 
 #[test]
 fn l24_a_token_is_its_users_own() {
+    // The decision: a token is of use to the user who got it alone.
     let mut t = Turn::new();
     t.joins("alice").learns_a_nonce();
     t.joins("bob").learns_a_nonce();
@@ -438,7 +440,7 @@ fn l45_behind_one_to_one_nat_clients_are_told_the_outer_address() {
 }
 
 #[test]
-fn l46_f07_f09_a_refused_allocate_leaves_nothing_behind() {
+fn l46_a_refused_allocate_leaves_nothing_behind() {
     let mut t = Turn::new();
     t.joins("alice").learns_a_nonce();
     t.says(allocate()).hears(success());

@@ -5,7 +5,7 @@ use turnserver::turn::refusal::Dropped;
 use turnserver::wire::codes::{Attribute, Method};
 
 #[test]
-fn a_channel_number_rests_five_minutes_before_it_means_someone_else() {
+fn c15_a_channel_number_rests_five_minutes_before_it_means_someone_else() {
     let mut t = Turn::allocated("alice");
     t.says(refresh_for(3600)).hears(success());
     t.says(channel_bind(0x4000, PEER_A)).hears(success());
@@ -29,7 +29,8 @@ fn c01_a_channel_needs_a_number_and_a_peer() {
 }
 
 #[test]
-fn c02_f48_the_numbers_of_the_old_rfc_are_channels_and_no_others() {
+fn c02_the_numbers_of_the_old_rfc_are_channels_and_no_others() {
+    // The decision: clients of RFC 5766, coturn's among them, use numbers up to 0x7FFF; nothing else begins so.
     let mut t = Turn::allocated("alice");
     for number in [0x0000, 0x3FFF, 0x8000, 0xFFFF] {
         t.says(channel_bind(number, PEER_A)).hears(error(400));
@@ -74,11 +75,30 @@ fn c05_c06_a_channel_lasts_ten_minutes_from_the_last_time_it_was_bound() {
 }
 
 #[test]
+fn c06_c23_data_keeps_no_channel_alive() {
+    let mut t = Turn::allocated("alice");
+    t.says(refresh_for(3600)).hears(success());
+    t.says(channel_bind(0x4000, PEER_A)).hears(success());
+    for _ in 0..599 {
+        t.says(create_permission(&[PEER_A])).hears(success());
+        t.says(channel_data(0x4000, b"to")).reaches(PEER_A, b"to");
+        t.peer(PEER_A).sends(b"fro").hears(channel(0x4000, b"fro"));
+        t.waits(seconds(1));
+    }
+    t.says(channel_data(0x4000, b"in time")).reaches(PEER_A, b"in time");
+    t.waits(seconds(2));
+    t.says(channel_data(0x4000, b"late")).hears(dropped(Dropped::NoChannel));
+    t.peer(PEER_A).sends(b"late").hears(data(PEER_A, b"late"));
+}
+
+#[test]
 fn c07_c08_a_peer_that_is_not_permitted_gets_no_channel_and_no_permission() {
     let mut t = Turn::allocated("alice");
     t.says(channel_bind(0x4000, PEER_V6)).hears(error(443)).signed();
     t.says(channel_bind(0x4000, PRIVATE)).hears(error(403)).signed();
     t.says(channel_bind(0x4000, peer_at(1, 0))).hears(error(403));
+    t.peer(PEER_V6).sends(b"hello").hears(silence());
+    t.peer(PRIVATE).sends(b"hello").hears(silence());
     assert_eq!(t.gauges(), (1, 0, 0));
 }
 
@@ -140,6 +160,7 @@ fn c14_a_number_is_an_allocations_own() {
 
 #[test]
 fn c15_a_number_at_rest_is_still_its_peers() {
+    // The decision: the five minutes that clients have to wait are kept here, for those who do not.
     let mut t = Turn::allocated("alice");
     t.says(refresh_for(3600)).hears(success());
     t.says(channel_bind(0x4000, PEER_A)).hears(success());

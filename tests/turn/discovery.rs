@@ -170,6 +170,7 @@ fn k06_an_answer_to_another_port_is_not_padded() {
 
 #[test]
 fn k07_padding_makes_an_answer_as_long_as_its_question_and_no_longer() {
+    // Not as long as the MTU, as the RFC has it: that would be an amplifier for whoever can lie about an address.
     let mut t = discovering();
     joins(&mut t, "v6", "[2a00:30::1]:4000", sockets_v6()[0][0], Transport::Udp);
     for name in ["first", "v6"] {
@@ -190,6 +191,7 @@ fn k07_padding_makes_an_answer_as_long_as_its_question_and_no_longer() {
 
 #[test]
 fn k09_discovery_is_spoken_over_udp_alone() {
+    // The decision: elsewhere its attributes are unknown ones.
     let mut t = discovering();
     joins(&mut t, "tcp", "30.0.0.1:4001", SERVER, Transport::Tcp);
     let outcome = t.client("tcp").says(binding()).hears(success());

@@ -68,6 +68,7 @@ fn s42_the_name_in_the_certificate_is_told_where_there_is_one() {
 
 #[test]
 fn l32_without_a_server_of_its_family_a_client_is_told_there_is_no_room() {
+    // The decision: 300 where there is a server to name, 508 where there is none.
     let mut t = draining();
     drains(&mut t, Redirect::default());
     let outcome = t.says(allocate()).hears(error(508)).signed();

@@ -23,6 +23,7 @@ fn s01_s47_only_stun_and_channel_data_are_looked_at() {
 
 #[test]
 fn s02_s39_stun_without_the_cookie_is_another_protocol() {
+    // The decision: RFC 3489 is not spoken, and no option turns it on.
     let mut t = Turn::new();
     t.joins("alice");
     let mut classic = binding_bytes();
@@ -118,6 +119,7 @@ fn s11_known_attributes_in_the_wrong_place_are_ignored() {
 
 #[test]
 fn s12_of_two_equal_attributes_the_first_counts() {
+    // The decision: the RFC permits to ignore the others, and they are ignored.
     let mut t = Turn::allocated("alice");
     t.says(refresh_for(700).with(Attribute::LIFETIME, &3000u32.to_be_bytes())).hears(success()).for_seconds(700);
     t.says(create_permission(&[PEER_A, PEER_B])).hears(success());
@@ -150,6 +152,7 @@ fn s20_a_binding_sent_again_is_answered_again() {
 
 #[test]
 fn s24_the_longest_realm_stays_far_under_any_mtu() {
+    // The decision: the realm is in ASCII. One of 127 characters of four bytes makes a longer challenge.
     let mut t = Turn::with(|world| world.policy.realm = "r".repeat(127));
     t.joins("alice");
     assert!(t.says(allocate().fingerprinted()).hears(error(401)).bytes.len() <= 548);
@@ -193,6 +196,7 @@ fn s29_what_nobody_signed_does_not_count() {
 
 #[test]
 fn s36_x02_strangers_are_not_told_the_name_of_the_program() {
+    // The decision: SOFTWARE is for users, and has no version.
     let mut t = Turn::new();
     t.joins("alice");
     assert_eq!(t.says(binding()).hears(success()).get(Attribute::SOFTWARE), None);
@@ -203,6 +207,7 @@ fn s36_x02_strangers_are_not_told_the_name_of_the_program() {
 
 #[test]
 fn s38_binding_looks_at_no_credential() {
+    // The decision: a signature that nobody asked for is not looked at, right or wrong.
     let mut t = Turn::new();
     t.joins("alice");
     t.says(binding().with(Attribute::USERNAME, b"nobody").with(Attribute::MESSAGE_INTEGRITY, &[7; 20]))
@@ -211,7 +216,7 @@ fn s38_binding_looks_at_no_credential() {
 }
 
 #[test]
-fn binding_asks_for_a_credential_where_strangers_are_not_served() {
+fn s38_binding_asks_for_a_credential_where_strangers_are_not_served() {
     let mut t = Turn::with(|world| world.policy.auth.anonymous_stun = false);
     t.joins("alice").learns_a_nonce();
     t.says(request(Method::BINDING)).hears(success()).signed();
@@ -228,14 +233,14 @@ fn s46_the_smallest_exchange_is_twenty_bytes_for_thirty_two_or_forty_four() {
 }
 
 #[test]
-fn s48_f46_a_source_nobody_can_answer_is_not_answered() {
+fn s48_a_source_nobody_can_answer_is_not_answered() {
     let mut t = Turn::new();
     let tuple = FiveTuple { transport: Transport::Udp, client: "30.0.0.1:0".parse().unwrap(), server: SERVER };
     t.datagram(tuple, &binding_bytes()).hears(dropped(Dropped::BadSource));
 }
 
 #[test]
-fn x01_f47_our_own_listeners_are_no_clients() {
+fn x01_our_own_listeners_are_no_clients() {
     let mut t = Turn::new();
     for client in [SERVER, SERVER_V6, HTTP] {
         let tuple = FiveTuple { transport: Transport::Udp, client, server: SERVER };
@@ -326,7 +331,8 @@ impl Drop for BorrowedWorld {
 }
 
 #[test]
-fn class_4_what_is_shorter_than_any_allocate_is_not_worth_a_challenge() {
+fn a06_what_is_shorter_than_any_allocate_is_not_worth_a_challenge() {
+    // The decision: it is a bad request with or without a signature, and a challenge would be many times its size.
     let mut t = Turn::new();
     t.joins("alice");
     t.says(request(Method::ALLOCATE).unsigned()).hears(error(400));

@@ -7,16 +7,32 @@ use turnserver::turn::tally::Transport;
 use turnserver::wire::codes::Attribute;
 
 #[test]
-fn t13_l31_a_user_has_so_many_allocations_wherever_they_come_from() {
-    let mut t = Turn::with(|world| world.policy.limits.allocations_per_user = 3);
-    for at in 0..3 {
+fn t13_l31_x04_a_user_has_so_many_allocations_wherever_they_come_from() {
+    // Each client of a world has an address of its own.
+    let mut t = Turn::with(|world| world.policy.limits.allocations_per_user = 9);
+    for at in 0..9 {
         t.joins_as(&at.to_string(), "alice", &password_of("alice"), Transport::Udp).allocates();
     }
-    t.joins_as("3", "alice", &password_of("alice"), Transport::Tcp).learns_a_nonce();
-    t.client("3").says(allocate()).hears(error(486)).signed();
+    t.joins_as("9", "alice", &password_of("alice"), Transport::Tcp).learns_a_nonce();
+    t.client("9").says(allocate()).hears(error(486)).signed();
     t.joins("bob").allocates();
     t.client("1").says(refresh_for(0)).hears(success());
-    t.client("3").says(allocate()).hears(success());
+    t.client("9").says(allocate()).hears(success());
+}
+
+#[test]
+fn v06_by_default_a_browser_has_an_allocation_of_each_family() {
+    let mut t = Turn::new();
+    for (name, family, peer) in [("v4", 1, PEER_A), ("v6", 2, PEER_V6)] {
+        let ask = allocate().with(Attribute::REQUESTED_ADDRESS_FAMILY, &[family, 0, 0, 0]);
+        t.joins_as(name, "alice", &password_of("alice"), Transport::Udp).obtains(ask);
+        t.client(name).says(create_permission(&[peer])).hears(success());
+    }
+    for (name, peer) in [("v4", PEER_A), ("v6", PEER_V6)] {
+        t.client(name).says(send(peer, b"to")).reaches(peer, b"to");
+        t.peer(peer).sends_to(name, b"fro").hears(data(peer, b"fro"));
+    }
+    assert_eq!(t.gauges().0, 2);
 }
 
 #[test]
@@ -40,7 +56,7 @@ fn class_12_a_repeated_allocate_is_counted_once() {
 }
 
 #[test]
-fn f08_the_quota_is_told_before_the_lack_of_ports() {
+fn l44_the_quota_is_told_before_the_lack_of_ports() {
     let mut t = Turn::with(|world| {
         world.policy.limits.allocations_per_user = 1;
         world.relay_ports = 50_000..=50_000;
@@ -63,7 +79,8 @@ fn the_whole_server_has_so_many_allocations() {
 }
 
 #[test]
-fn t14_data_over_the_rate_is_dropped_and_requests_are_not() {
+fn t14_x04_data_over_the_rate_is_dropped_and_requests_are_not() {
+    // The decision: the rate is the allocation's; a quota of allocations makes it the user's.
     let rate = 100_000;
     let mut t = Turn::with(|world| world.policy.limits.bandwidth_per_allocation = Some(rate));
     t.joins("alice").allocates();

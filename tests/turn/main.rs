@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod allocate;
+mod answers;
 mod auth;
 mod channel;
 mod discovery;

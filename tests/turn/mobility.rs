@@ -91,6 +91,7 @@ fn m03_a_new_allocation_has_no_ticket_to_show() {
 
 #[test]
 fn m04_a_ticket_in_any_other_request_means_nothing() {
+    // The decision: tickets always are understood, so only their place can be wrong.
     let mut t = mobile();
     let ticket = t.first().party().ticket.clone();
     let permit = || create_permission(&[PEER_A]).with(Attribute::MOBILITY_TICKET, &ticket);
@@ -169,6 +170,7 @@ fn m07_m10_a_ticket_with_any_bit_changed_opens_nothing() {
 
 #[test]
 fn m07_a_used_ticket_is_worth_nothing() {
+    // The decision: 437, as coturn answers.
     let mut t = mobile();
     let used = t.first().party().ticket.clone();
     moves(&mut t, "home", "train");

@@ -7,7 +7,7 @@ use turnserver::turn::FiveTuple;
 use turnserver::turn::tally::Transport;
 
 #[test]
-fn f24_no_datagram_harms_the_server_or_the_call_it_comes_into() {
+fn no_datagram_harms_the_server_or_the_call_it_comes_into() {
     let mut t = Turn::with(|world| world.policy.limits.unauthenticated_per_ip = u32::MAX);
     t.joins("alice").allocates();
     t.joins_by_tcp("bob").allocates();

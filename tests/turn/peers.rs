@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use turnserver::turn::peers::{Destination, Own, Peers, Prefix, PrefixError, RelayAddress};
 use turnserver::turn::refusal::Dropped;
-use turnserver::wire::codes::Attribute;
+use turnserver::wire::codes::{Attribute, Method};
 
 /// A world with an allocation of each family: "v4" and "v6".
 fn both_families() -> Turn {
@@ -30,7 +30,7 @@ fn own_and_other(ip: IpAddr) -> (&'static str, &'static str) {
 }
 
 #[test]
-fn class_1_no_probe_of_the_deny_list_is_let_in() {
+fn x03_x06_no_probe_of_the_deny_list_is_let_in() {
     let probes = probes("must_deny");
     assert_eq!(probes.len(), 119);
     let mut t = both_families();
@@ -40,12 +40,34 @@ fn class_1_no_probe_of_the_deny_list_is_let_in() {
         t.client(own).says(create_permission(&[peer])).hears(error(403));
         t.client(own).says(channel_bind(0x4000, peer)).hears(error(403));
         t.client(own).says(send(peer, b"hello")).hears(silence());
+        t.client(own).says(channel_data(0x4000, b"hello")).hears(dropped(Dropped::NoChannel));
+        t.peer(peer).sends_to(own, b"hello").hears(silence());
         t.client(other).says(create_permission(&[peer])).hears(error(443));
         t.client(other).says(channel_bind(0x4000, peer)).hears(error(443));
         t.client(other).says(send(peer, b"hello")).hears(silence());
         t.passes(seconds(1));
     }
     assert_eq!(t.gauges(), (2, 0, 0));
+}
+
+#[test]
+fn x03_j08_no_probe_of_the_deny_list_is_connected_to_or_let_in_by_tcp() {
+    let mut t = Turn::new();
+    for (name, family) in [("v4", 1), ("v6", 2)] {
+        let tcp = request(Method::ALLOCATE).with(Attribute::REQUESTED_TRANSPORT, &[6, 0, 0, 0]);
+        let ask = tcp.with(Attribute::REQUESTED_ADDRESS_FAMILY, &[family, 0, 0, 0]);
+        t.joins_as(name, "alice", &password_of("alice"), turnserver::turn::tally::Transport::Tcp).obtains(ask);
+    }
+    for ip in probes("must_deny") {
+        let peer = SocketAddr::new(ip, 80);
+        let (own, other) = own_and_other(ip);
+        t.client(own).says(create_permission(&[peer])).hears(error(403));
+        t.client(own).says(connect(peer)).hears(error(403)).signed();
+        t.client(other).says(connect(peer)).hears(error(443));
+        t.peer(peer).connects_to(own).hears(silence());
+        t.passes(seconds(1));
+    }
+    assert_eq!((t.gauges(), t.deeds.len()), ((2, 0, 0), 0), "no connection was asked of the shell");
 }
 
 #[test]
@@ -64,7 +86,7 @@ fn class_1_every_probe_beside_the_deny_list_is_let_in() {
 }
 
 #[test]
-fn class_1_d04_a_probe_opened_by_name_is_shut_again_by_the_next_rule() {
+fn d04_x03_a_probe_opened_by_name_is_shut_again_by_the_next_rule() {
     let mut t = both_families();
     let mut opened = 0;
     for ip in probes("must_deny") {
@@ -86,7 +108,7 @@ fn class_1_d04_a_probe_opened_by_name_is_shut_again_by_the_next_rule() {
 }
 
 #[test]
-fn class_1_no_rule_opens_what_hides_another_address_or_names_no_host() {
+fn x06_no_rule_opens_what_hides_another_address_or_names_no_host() {
     let shut = [
         "0.0.0.0",
         "255.255.255.255",
@@ -232,7 +254,7 @@ fn behind_one_to_one_nat_the_outer_address_is_ours_too() {
 }
 
 #[test]
-fn f18_a_prefix_with_host_bits_is_told_which_one_was_meant() {
+fn a_prefix_with_host_bits_is_told_which_one_was_meant() {
     assert_eq!("10.0.0.1/8".parse::<Prefix>(), Err(PrefixError::HostBits(prefix("10.0.0.0/8"))));
     assert_eq!("2001:db8::1/32".parse::<Prefix>(), Err(PrefixError::HostBits(prefix("2001:db8::/32"))));
     for wrong in ["10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/-1", "10.0.0.0/8/8", "10.0.0.0/x"] {

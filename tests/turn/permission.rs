@@ -113,10 +113,17 @@ fn p10_v04_a_peer_of_the_other_family_is_a_mismatch_and_spoils_the_list() {
     t.joins("bob").learns_a_nonce().says(ask).hears(success());
     t.client("bob").says(create_permission(&[PEER_A])).hears(error(443));
     t.client("bob").says(create_permission(&[PEER_V6])).hears(success());
+    for (name, own, other) in [("alice", PEER_A, PEER_V6), ("bob", PEER_V6, PEER_A)] {
+        t.client(name).says(channel_bind(0x4000, other)).hears(error(443)).signed();
+        t.client(name).says(create_permission(&[own])).hears(success());
+        t.client(name).says(send(other, b"hello")).hears(silence());
+        t.client(name).says(send(own, b"hello")).reaches(own, b"hello");
+    }
 }
 
 #[test]
 fn p11_a_forbidden_peer_spoils_the_list() {
+    // The decision: all of the list or nobody.
     let mut t = Turn::allocated("alice");
     t.says(create_permission(&[PEER_A, PRIVATE, PEER_B])).hears(error(403)).signed();
     t.peer(PEER_A).sends(b"hello").hears(silence());

@@ -6,7 +6,7 @@ use turnserver::turn::refusal::{Dropped, Ended};
 use turnserver::turn::tally::Transport;
 
 #[test]
-fn f19_a_new_rule_ends_permissions_and_channels_and_leaves_the_others() {
+fn d04_x03_a_new_rule_ends_permissions_and_channels_and_leaves_the_others() {
     let mut t = Turn::allocated("alice");
     t.says(channel_bind(0x4000, PEER_A)).hears(success());
     t.says(channel_bind(0x4001, PEER_B)).hears(success());

@@ -32,6 +32,20 @@ fn l34_l36_a_thousand_ports_have_no_order_and_no_favourites() {
 }
 
 #[test]
+fn l34_ten_thousand_ports_of_the_default_range_are_all_dynamic_ones() {
+    let range = turnserver::config::load(None, []).expect("the defaults are right").config.relay.ports.range();
+    let mut ports = Ports::new(&[ADDRESS], range);
+    let mut chance = [0; 32];
+    let claims = (0..10_000u32).map(|at| {
+        chance[..4].copy_from_slice(&at.to_be_bytes());
+        ports.take(Instant(0), Family::V4, Want::Any, "alice", chance).expect("there are more").port
+    });
+    let taken: BTreeSet<u16> = claims.collect();
+    assert_eq!(taken.len(), 10_000);
+    assert!(taken.first() >= Some(&49_152));
+}
+
+#[test]
 fn class_18_a_port_just_released_rests_while_others_are_free() {
     let mut ports = Ports::new(&[ADDRESS], 50_000..=50_099);
     let mut now = Instant(0);

@@ -29,6 +29,7 @@ fn r02_r11_a_lifetime_of_zero_ends_it_at_once_and_only_once() {
 
 #[test]
 fn t11_the_same_release_again_finds_nothing() {
+    // The decision: 437, which clients take for the end they have asked for.
     let mut t = Turn::allocated("alice");
     t.says(refresh_for(0)).hears(success());
     t.first().repeats().hears(error(437));
@@ -93,7 +94,7 @@ fn a_shorter_lifetime_counts_from_now() {
 }
 
 #[test]
-fn a_lifetime_of_another_size_is_a_bad_request() {
+fn l41_a_lifetime_of_another_size_is_a_bad_request() {
     let mut t = Turn::allocated("alice");
     for len in [0, 2, 8] {
         t.says(refresh().with(Attribute::LIFETIME, &[0; 8][..len])).hears(error(400)).signed();

@@ -2,6 +2,7 @@
 //! §9.2, §14.6, §18.5).
 
 use crate::support::*;
+use base64::Engine as _;
 use std::collections::BTreeSet;
 use turnserver::time::Instant;
 use turnserver::turn::FiveTuple;
@@ -43,6 +44,7 @@ fn a09_a18_a_client_that_knows_no_algorithms_is_spoken_to_as_ever() {
 
 #[test]
 fn a18_whoever_chooses_an_algorithm_is_answered_as_it_signed() {
+    // The decision: who signs the old way reads the old way, whatever it has chosen beside.
     let mut t = challenged();
     t.says(allocate().choosing(PasswordAlgorithm::Md5)).hears(success()).signed_with(Algorithm::Sha1);
     let both = refresh().choosing(PasswordAlgorithm::Md5).signed(&[WHOLE]);
@@ -160,6 +162,8 @@ fn s30_what_stands_behind_the_new_signature_is_not_there() {
 
 #[test]
 fn s31_a_signature_may_be_cut_to_sixteen_bytes_and_no_further() {
+    // The decision: no policy asks for the whole value; what is shorter than the RFC permits, or longer, counts as
+    // wrong.
     let mut t = challenged();
     t.says(allocate().sha256()).hears(success());
     for size in [16, 20, 24, 28, 32] {
@@ -176,6 +180,7 @@ fn s31_a_signature_may_be_cut_to_sixteen_bytes_and_no_further() {
 
 #[test]
 fn s32_the_old_signature_is_twenty_bytes_and_nothing_else() {
+    // The decision: another size is a wrong signature, and 401.
     let mut t = challenged();
     for size in [0, 4, 12, 16, 19, 21, 24, 32] {
         t.says(allocate().signed(&[(Algorithm::Sha1, size)])).hears(error(401)).unsigned();
@@ -192,6 +197,18 @@ fn a23_a_hash_stands_for_the_name_of_a_user() {
     t.says(refresh().sha256()).hears(success());
     t.waits(minutes(10) + seconds(1));
     assert_eq!(&*t.ended[0].0.user, "alice");
+}
+
+#[test]
+fn a05_hidden_names_are_taken_and_not_promised() {
+    // The decision: who saw the promise would send the hash of a time-limited name, which nobody can look up. The bit
+    // of user names is the second, counted from the top by some and from the bottom by others.
+    let mut t = challenged();
+    let nonce = t.first().party().nonce.clone();
+    let features = base64::engine::general_purpose::STANDARD.decode(&nonce[9..13]).expect("base64");
+    assert_eq!(features, [0b1000_0000, 0, 0b0000_0001]);
+    assert_eq!((features[0] & 0b0100_0000, features[2] & 0b0000_0010), (0, 0));
+    t.says(allocate().sha256().hidden()).hears(success());
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use turnserver::client::{self, Client};
 use turnserver::time::{Duration, Instant, Now, UnixSeconds};
 use turnserver::turn::credential::{self, Secret};
+use turnserver::turn::opaque::OpaqueString;
 use turnserver::turn::peers::{Own, Peers, Prefix, RelayAddress};
 use turnserver::turn::policy::{Policy, UserKeys};
 use turnserver::turn::ports::{Claim, Ports};
@@ -471,7 +472,8 @@ impl Settings {
 
 /// A time-limited credential that ends so long from now.
 pub(crate) fn minted(turn: &Turn, user: &str, ttl: Duration) -> (String, String) {
-    let minted = credential::mint(&Secret::new(SECRET), Some(user), credential::SEPARATOR, ttl, turn.now.unix);
+    let user = OpaqueString::new(user).expect("a name");
+    let minted = credential::mint(&Secret::new(SECRET), Some(&user), credential::SEPARATOR, ttl, turn.now.unix);
     (minted.username, minted.password)
 }
 

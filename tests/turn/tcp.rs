@@ -266,6 +266,7 @@ fn j14_a_connection_is_bound_to_another_connection_and_to_nothing_else() {
 
 #[test]
 fn j15_j16_nobody_learns_which_connections_there_are() {
+    // The decision: 400 whatever is wrong with the id, so that nobody learns whose it is.
     let mut t = dialling();
     let used = joined(&mut t, PEER_A);
     let overdue = connected(&mut t, PEER_B);
@@ -379,6 +380,7 @@ fn j21_a_data_connection_that_closes_ends_nothing_but_itself() {
 
 #[test]
 fn j20_there_are_no_datagrams_between_connections() {
+    // The decision: 400, for the request makes no sense there.
     let mut t = dialling();
     t.says(create_permission(&[PEER_A])).hears(success());
     t.says(channel_bind(0x4000, PEER_A)).hears(error(400)).signed();
@@ -388,7 +390,7 @@ fn j20_there_are_no_datagrams_between_connections() {
 }
 
 #[test]
-fn f19_a_new_rule_cuts_connections_that_stand_and_those_that_are_being_made() {
+fn x03_a_new_rule_cuts_connections_that_stand_and_those_that_are_being_made() {
     let mut t = dialling();
     let cut = joined(&mut t, PEER_A);
     let kept = connected(&mut t, PEER_B);

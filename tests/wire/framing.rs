@@ -115,7 +115,7 @@ fn could_become_a_message(bytes: &[u8]) -> bool {
 }
 
 #[test]
-fn a_length_is_believed_to_the_last_byte_and_no_further() {
+fn c28_a_length_is_believed_to_the_last_byte_and_no_further() {
     let longest = [0x40, 0, 0xFF, 0xFF];
     assert_eq!(stream::next(&longest), Frame::Partial { total: 65_540 });
     let mut whole = longest.to_vec();

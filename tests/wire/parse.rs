@@ -130,6 +130,8 @@ fn s25_a_fingerprint_must_be_right() {
 
 #[test]
 fn s26_nothing_follows_a_fingerprint() {
+    // The decision: a message that goes on behind its fingerprint is dropped, for nobody can say what covers the
+    // rest.
     let mut bytes = with_fingerprint();
     bytes.extend([0x80, 0x22, 0, 0]);
     bytes[3] += 4;
@@ -152,6 +154,7 @@ fn s47_the_first_byte_decides() {
 
 #[test]
 fn c02_c17_channels_are_0x4000_to_0x7fff_and_no_others() {
+    // The decision: those of RFC 5766, not of RFC 8656 alone.
     for number in 0..=u16::MAX {
         let [n0, n1] = number.to_be_bytes();
         let is_channel = ChannelData::parse(&[n0, n1, 0, 0]).is_ok();

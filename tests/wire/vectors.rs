@@ -4,14 +4,14 @@ use serde_json::Value;
 use turnserver::turn::credential::{self, Secret};
 use turnserver::wire::channel::ChannelData;
 use turnserver::wire::codes::{Attribute, Class, Method};
-use turnserver::wire::integrity::{Algorithm, Key, SHA1_LEN, SHA256_LEN};
+use turnserver::wire::integrity::{Algorithm, Key, SHA1_LEN, SHA256_LEN, userhash};
 use turnserver::wire::reply::Reply;
 use turnserver::wire::stun::{Malformed, Message};
 
 const ICE_CONTROLLED: Attribute = Attribute(0x8029);
 
 #[test]
-fn every_stun_vector_says_what_its_source_says() {
+fn s13_s15_every_stun_vector_says_what_its_source_says() {
     for vector in stun_vectors() {
         let bytes = hex(&vector, "bytes");
         let message = match Message::parse(&bytes) {
@@ -48,7 +48,7 @@ fn every_stun_vector_says_what_its_source_says() {
 }
 
 #[test]
-fn every_stun_vector_is_verified_with_its_own_key_and_no_other() {
+fn a22_s13_s28_every_stun_vector_is_verified_with_its_own_key_and_no_other() {
     for vector in stun_vectors() {
         let bytes = hex(&vector, "bytes");
         let Ok(message) = Message::parse(&bytes) else { continue };
@@ -61,7 +61,7 @@ fn every_stun_vector_is_verified_with_its_own_key_and_no_other() {
 }
 
 #[test]
-fn a_signed_vector_dies_of_any_flipped_bit_in_what_it_covers() {
+fn s28_a_signed_vector_dies_of_any_flipped_bit_in_what_it_covers() {
     for vector in stun_vectors() {
         let (algorithm, key) = key_of(&vector);
         let bytes = hex(&vector, "bytes");
@@ -119,7 +119,7 @@ fn what_is_written_again_is_the_same_bytes() {
 }
 
 #[test]
-fn what_stands_after_the_signature_is_not_there() {
+fn s29_what_stands_after_the_signature_is_not_there() {
     for (name, hidden) in [("lifetime", Attribute::LIFETIME), ("unknown-required", Attribute(0x7777))] {
         let vector = stun_vectors().into_iter().find(|vector| id(vector).ends_with(name)).expect("it is in the file");
         let bytes = hex(&vector, "bytes");
@@ -130,7 +130,7 @@ fn what_stands_after_the_signature_is_not_there() {
 }
 
 #[test]
-fn a_shortened_sha256_of_sixteen_bytes_counts_and_of_twelve_does_not() {
+fn s31_a_shortened_sha256_of_sixteen_bytes_counts_and_of_twelve_does_not() {
     for (name, counts) in [("own-allocate-mi256", true), ("own-allocate-mi256-trunc16", true)]
         .into_iter()
         .chain([("own-allocate-mi256-trunc12", false)])
@@ -173,7 +173,7 @@ fn s31_s32_an_integrity_value_of_a_wrong_length_never_counts() {
 }
 
 #[test]
-fn every_channel_data_vector_carries_its_payload_or_is_none() {
+fn c18_c22_every_channel_data_vector_carries_its_payload_or_is_none() {
     for vector in list("channel_data") {
         let bytes = hex(&vector, "bytes");
         let seen = ChannelData::parse(&bytes).ok().map(|head| (head.number.get(), bytes[4..4 + head.length].to_vec()));
@@ -189,6 +189,13 @@ fn every_channel_data_vector_carries_its_payload_or_is_none() {
 fn a21_the_md5_key_is_the_rfcs() {
     let vector = list("keys").into_iter().find(|key| id(key) == "rfc8489-9.2.2-md5-key").expect("it is in the file");
     assert_eq!(Key::md5("user", "realm", "pass").expose(), hex(&vector, "hex"));
+}
+
+#[test]
+fn a23_the_hash_of_a_name_is_the_rfcs() {
+    let vector = list("keys").into_iter().find(|key| id(key) == "userhash").expect("it is in the file");
+    let (user, realm) = vector["input"].as_str().and_then(|input| input.split_once(':')).expect("a name and a realm");
+    assert_eq!(userhash(user, realm).as_slice(), hex(&vector, "hex"));
 }
 
 #[test]

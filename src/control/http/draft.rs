@@ -27,7 +27,7 @@ pub(super) async fn mint(State(app): State<Arc<App>>, request: Request) -> Resul
     if parameters.first("service").is_some_and(|service| service != "turn") {
         return Err(Problem::unreadable("service: only \"turn\" is served here"));
     }
-    let user = parameters.first("username").map(Wish::user).transpose()?;
+    let user = parameters.first("username").map(|user| Wish::user(&user)).transpose()?.flatten();
     let ttl = parameters.first("ttl").map(|ttl| Wish::ttl(ttl.parse().ok())).transpose()?;
     let settings = app.settings();
     let credential = app.mint(&Wish { user, ttl }, &settings)?;

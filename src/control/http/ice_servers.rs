@@ -51,7 +51,7 @@ fn wish(body: &Bytes) -> Result<Wish, Problem> {
     for (name, value) in fields {
         match (name.as_str(), value) {
             ("user" | "ttl", Value::Null) => {}
-            ("user", Value::String(user)) => wish.user = Some(Wish::user(user)?),
+            ("user", Value::String(user)) => wish.user = Wish::user(&user)?,
             ("user", _) => return Err(Problem::impossible("user: must be a string")),
             ("ttl", value) => wish.ttl = Some(Wish::ttl(value.as_u64())?),
             _ => {

@@ -18,6 +18,7 @@ use super::metrics::{Minted, Sources};
 use crate::config::Scope;
 use crate::time::{Duration, Now, seconds};
 use crate::turn::credential::{self, Secret};
+use crate::turn::opaque::{Forbidden, OpaqueString};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
@@ -192,7 +193,7 @@ impl App {
         };
         let ttl = wish.ttl.unwrap_or(DEFAULT_TTL).min(settings.max_ttl);
         let now = (self.clock)().unix;
-        let minted = credential::mint(secret, wish.user.as_deref(), settings.separator, ttl, now);
+        let minted = credential::mint(secret, wish.user.as_ref(), settings.separator, ttl, now);
         Ok(Credential { minted, ttl: ttl.as_secs() })
     }
 }
@@ -229,21 +230,25 @@ impl Client {
 /// What a minting request asks for.
 #[derive(Debug, Default)]
 struct Wish {
-    user: Option<String>,
+    user: Option<OpaqueString>,
     ttl: Option<Duration>,
 }
 
 const USER_BYTES: usize = 256; // with the expiry well inside STUN's 508 (RFC 8489 §14.3)
 
 impl Wish {
-    fn user(text: String) -> Result<String, Problem> {
+    /// The user as both sides write it; an empty one is nobody.
+    fn user(text: &str) -> Result<Option<OpaqueString>, Problem> {
+        let too_long = |len| Problem::impossible(format!("user: {len} bytes; at most {USER_BYTES} are possible"));
         if text.len() > USER_BYTES {
-            return Err(Problem::impossible(format!("user: {} bytes; at most {USER_BYTES} are possible", text.len())));
+            return Err(too_long(text.len()));
         }
-        if text.chars().any(char::is_control) {
-            return Err(Problem::impossible("user: control characters are not possible in a user name"));
+        match OpaqueString::new(text) {
+            Ok(user) if user.as_str().len() > USER_BYTES => Err(too_long(user.as_str().len())),
+            Ok(user) => Ok(Some(user)),
+            Err(Forbidden::Empty) => Ok(None),
+            Err(why @ (Forbidden::Character(_) | Forbidden::Text)) => Err(Problem::impossible(format!("user: {why}"))),
         }
-        Ok(text)
     }
 
     fn ttl(number: Option<u64>) -> Result<Duration, Problem> {

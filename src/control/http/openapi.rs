@@ -154,7 +154,7 @@ fn turn(id: &str) -> Value {
 }
 
 fn user() -> Value {
-    json!({ "type": "string", "maxLength": 256, "description": "At most 256 bytes, no control characters." })
+    json!({ "type": "string", "maxLength": 256, "description": "At most 256 bytes, in the form of OpaqueString (RFC 8265)." })
 }
 
 fn schemas() -> Value {
