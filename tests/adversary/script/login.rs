@@ -96,7 +96,7 @@ pub(super) fn forged_signatures_are_refused(target: &Target) -> Outcome {
     Err(Stop::NotShown("nanoseconds of a comparison are not seen over a network"))
 }
 
-/// The TCP sockets a process listens on, by what the system tells.
+/// The TCP sockets over IPv4 that a process listens on, by what the system tells.
 fn listening(pid: u32) -> Result<Vec<SocketAddr>, Stop> {
     let mut inodes = BTreeSet::new();
     for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).map_err(|_| Gone)?.flatten() {

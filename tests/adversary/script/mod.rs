@@ -89,7 +89,7 @@ pub(crate) struct Check {
     try_it: fn(&Target) -> Outcome,
 }
 
-/// Every flaw, in the order of their years. Whoever leaks relay ports stands last: nobody could be tried afterwards.
+/// Every flaw, in the order of the table. The one that loses relay ports stands last: nothing could be tried afterwards.
 pub(crate) const SCRIPT: &[Check] = &[
     Check { id: "CVE-2018-4056", try_it: login::quotes_log_nobody_in },
     Check { id: "CVE-2018-4058", try_it: peers::loopback_is_shut },
