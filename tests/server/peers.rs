@@ -181,6 +181,31 @@ fn no_client_gets_to_the_servers_own_doors_or_what_is_behind_them() {
 }
 
 #[test]
+fn no_client_gets_to_the_servers_own_doors_over_ipv6() {
+    let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    let authority = Authority::new();
+    let tls = authority.pair("server", &[NAME]).lines();
+    let (listen, relay) = (vec![V4, v6], vec![V4, v6]);
+    let server = Server::start_with(&Setup { listen, relay, allow: vec!["::1"], tls, ..Setup::default() });
+    let by_tls = Caller::tls(server.tls_address(), authority.pem(), NAME);
+    let mut senders = [Caller::udp(server.address()), Caller::tcp(server.address()), by_tls];
+    let witness = Peer::at(SocketAddr::new(v6, free_port()));
+    for caller in &mut senders {
+        caller.allocate_of(Some(Family::V6)).expect("an allocation");
+        caller.permit(witness.address()).expect("it is open");
+        caller.sends_to(witness.address(), b"open");
+        assert_eq!(witness.hears().1, b"open");
+    }
+    for port in [server.port, server.tls_port()] {
+        nobody_gets_to(SocketAddr::new(v6, port), &server, &mut senders, &mut []);
+    }
+    assert_eq!(server.metric(DENIED), 6.0, "two doors, three clients");
+    // The same doors in the clothes of IPv4.
+    let mapped = SocketAddr::new("::ffff:127.0.0.1".parse().expect("an address"), server.port);
+    nobody_gets_to(mapped, &server, &mut senders, &mut []);
+}
+
+#[test]
 fn no_client_gets_to_another_address_of_the_host_unless_it_is_opened() {
     let own = own_addresses();
     let witnesses: Vec<Peer> = own.iter().map(|ip| Peer::at(SocketAddr::new(*ip, 0))).collect();
