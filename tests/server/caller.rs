@@ -212,6 +212,11 @@ impl Caller {
         !self.kept.is_empty()
     }
 
+    /// Whether data came before the last answer.
+    pub(crate) fn has_kept_data(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
     /// The next data from a peer.
     pub(crate) fn data(&mut self) -> Data {
         loop {

@@ -1,9 +1,12 @@
 //! Whom a client cannot reach, and peers that are not there.
 
 use crate::caller::{CHANNEL, Caller, Data, Peer, V4};
-use crate::relayed::{connect, dialling};
+use crate::pair::Authority;
+use crate::relayed::{connect, dialling, dials};
 use crate::server::{Server, Setup, free_port, free_ports, until};
+use std::io::Read as _;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::time::Duration;
 use turnserver::wire::codes::ErrorCode;
 use turnserver::wire::stun::Family;
 
@@ -100,6 +103,178 @@ fn x03_the_servers_own_doors_stay_shut_when_loopback_is_opened() {
     }
     caller.sends_on(CHANNEL, b"open");
     assert_eq!(peer.hears(), (relay, b"open".to_vec()));
+}
+
+const NAME: &str = "turn.example.org";
+
+/// A server with every kind of listener and a web server behind it, and a client by each way in: for datagrams, and for
+/// connections where there may be such.
+fn with_every_door(allow: Vec<&'static str>) -> (Server, Authority, Peer) {
+    let authority = Authority::new();
+    let back_end = Peer::new();
+    let setup = Setup {
+        allow,
+        tls: authority.pair("server", &[NAME]).lines(),
+        dtls: true,
+        listen_lines: format!("https_fallback = \"{}\"", back_end.address()),
+        ..Setup::default()
+    };
+    (Server::start_with(&setup), authority, back_end)
+}
+
+/// Clients for datagrams over UDP, TCP and TLS, each with an allocation.
+fn senders(server: &Server, authority: &Authority) -> [Caller; 3] {
+    let tls = Caller::tls(server.tls_address(), authority.pem(), NAME);
+    let mut callers = [Caller::udp(server.address()), Caller::tcp(server.address()), tls];
+    for caller in &mut callers {
+        caller.allocate().expect("an allocation");
+    }
+    callers
+}
+
+/// Clients for connections over TCP and TLS, each with an allocation.
+fn diallers(server: &Server, authority: &Authority) -> [Caller; 2] {
+    let tls = Caller::tls(server.tls_address(), authority.pem(), NAME);
+    [Caller::tcp(server.address()), tls].map(dials)
+}
+
+/// None of these ways leads to `peer`: what is asked is refused, what is sent is dropped.
+fn nobody_gets_to(peer: SocketAddr, server: &Server, senders: &mut [Caller], diallers: &mut [Caller]) {
+    // For want of a permission, or by the rules: where there is none the rules are not asked.
+    let dropped = || {
+        let by = |reason| server.metric(&format!("turnserver_dropped_packets_total{{reason=\"{reason}\"}}"));
+        by("peer_denied") + by("no_permission")
+    };
+    for caller in senders {
+        assert_eq!(caller.bind(CHANNEL, peer), Err(ErrorCode::FORBIDDEN), "{peer}");
+        let before = dropped();
+        let binding = Caller::udp(server.address()).client.binding();
+        caller.sends_to(peer, &binding);
+        until("it is dropped", || dropped() > before);
+        caller.sends_on(CHANNEL, &binding);
+        caller.binding().expect("the server has seen to what came before");
+        assert!(!caller.has_kept_data(), "{peer} answers");
+    }
+    for caller in diallers {
+        assert_eq!(connect(caller, peer), Err(403), "{peer}");
+    }
+}
+
+#[test]
+fn no_client_gets_to_the_servers_own_doors_or_what_is_behind_them() {
+    for allow in [vec![], vec!["127.0.0.0/8"]] {
+        let (server, authority, back_end) = with_every_door(allow);
+        let (mut senders, mut diallers) = (senders(&server, &authority), diallers(&server, &authority));
+        let dtls = SocketAddr::new(V4, server.dtls_port());
+        for caller in &mut senders {
+            // To be had in both cases, so that it is the rules that Send meets.
+            caller.permit(SocketAddr::new(V4, free_port())).expect("a permission");
+        }
+        // The metrics are behind the HTTP port, too.
+        for own in [server.address(), server.tls_address(), dtls, server.http, back_end.address()] {
+            nobody_gets_to(own, &server, &mut senders, &mut diallers);
+        }
+        assert!(back_end.hears_nothing());
+        assert_eq!(server.metric(DENIED), 15.0, "five doors, three clients");
+        assert_eq!(server.metric_sum("turnserver_relayed_packets_total{"), 0.0);
+    }
+}
+
+#[test]
+fn no_client_gets_to_the_servers_own_doors_over_ipv6() {
+    let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    let authority = Authority::new();
+    let tls = authority.pair("server", &[NAME]).lines();
+    let (listen, relay) = (vec![V4, v6], vec![V4, v6]);
+    let server = Server::start_with(&Setup { listen, relay, allow: vec!["::1"], tls, ..Setup::default() });
+    let by_tls = Caller::tls(server.tls_address(), authority.pem(), NAME);
+    let mut senders = [Caller::udp(server.address()), Caller::tcp(server.address()), by_tls];
+    let witness = Peer::at(SocketAddr::new(v6, free_port()));
+    for caller in &mut senders {
+        caller.allocate_of(Some(Family::V6)).expect("an allocation");
+        caller.permit(witness.address()).expect("it is open");
+        caller.sends_to(witness.address(), b"open");
+        assert_eq!(witness.hears().1, b"open");
+    }
+    for port in [server.port, server.tls_port()] {
+        nobody_gets_to(SocketAddr::new(v6, port), &server, &mut senders, &mut []);
+    }
+    assert_eq!(server.metric(DENIED), 6.0, "two doors, three clients");
+    // The same doors in the clothes of IPv4.
+    let mapped = SocketAddr::new("::ffff:127.0.0.1".parse().expect("an address"), server.port);
+    nobody_gets_to(mapped, &server, &mut senders, &mut []);
+}
+
+#[test]
+fn no_client_gets_to_another_address_of_the_host_unless_it_is_opened() {
+    let own = own_addresses();
+    let witnesses: Vec<Peer> = own.iter().map(|ip| Peer::at(SocketAddr::new(*ip, 0))).collect();
+    // Without the built-in set it is the host's own addresses alone that are shut.
+    for deny in [vec!["special-purpose"], vec![]] {
+        let authority = Authority::new();
+        let tls = authority.pair("server", &[NAME]).lines();
+        let server = Server::start_with(&Setup { deny, tls, ..Setup::default() });
+        let (mut senders, mut diallers) = (senders(&server, &authority), diallers(&server, &authority));
+        for witness in &witnesses {
+            for caller in &mut senders {
+                assert_eq!(caller.permit(witness.address()), Err(ErrorCode::FORBIDDEN), "{}", witness.address());
+            }
+            nobody_gets_to(witness.address(), &server, &mut senders, &mut diallers);
+            assert!(witness.hears_nothing());
+        }
+    }
+}
+
+/// IPv4 addresses of this host beside the relay address: of loopback, and of its interfaces.
+fn own_addresses() -> Vec<IpAddr> {
+    let interfaces = if_addrs::get_if_addrs().expect("the system tells its addresses");
+    let of_interfaces = interfaces.into_iter().map(|interface| interface.ip()).filter(|ip| ip.is_ipv4() && *ip != V4);
+    let of_loopback = ["127.0.0.2", "127.255.255.254"].map(|ip| ip.parse().expect("an address"));
+    of_interfaces.chain(of_loopback).collect()
+}
+
+#[test]
+fn a_reload_with_a_new_rule_cuts_connections_of_every_client_too() {
+    let authority = Authority::new();
+    let tls = authority.pair("server", &[NAME]).lines();
+    let mut setup = Setup { allow: vec!["127.0.0.0/8"], tls, workers: 2, ..Setup::default() };
+    let server = Server::start_with(&setup);
+    let (gone, stays) = (Peer::at(address("127.0.0.2:0")), Peer::new());
+    let mut senders = senders(&server, &authority);
+    for caller in &mut senders {
+        caller.bind(CHANNEL, gone.address()).expect("a channel");
+        caller.permit(stays.address()).expect("a permission");
+        caller.sends_on(CHANNEL, b"before");
+        assert_eq!(gone.hears().1, b"before");
+    }
+    let listener = TcpListener::bind(address("127.0.0.2:0")).expect("a listener");
+    let closed = listener.local_addr().expect("a listener has an address");
+    let mut diallers = diallers(&server, &authority);
+    let mut called = Vec::new();
+    for caller in &mut diallers {
+        connect(caller, closed).expect("loopback is open");
+        let (stream, _) = listener.accept().expect("it is called");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out can be set");
+        called.push(stream);
+    }
+
+    setup.deny.push("127.0.0.2/32");
+    server.rewrite(&setup);
+    server.signal("HUP");
+    until("the rule is in force", || server.metric("turnserver_channels") < 1.0);
+
+    for mut stream in called {
+        assert!(!matches!(stream.read(&mut [0; 1]), Ok(1..)), "the connection closes");
+    }
+    nobody_gets_to(gone.address(), &server, &mut senders, &mut []);
+    nobody_gets_to(closed, &server, &mut [], &mut diallers);
+    for caller in &mut senders {
+        caller.sends_to(stays.address(), b"still");
+        assert_eq!(stays.hears().1, b"still");
+    }
+    assert!(gone.hears_nothing());
+    listener.set_nonblocking(true).expect("a listener can be told not to wait");
+    assert!(listener.accept().is_err(), "nobody calls any more");
 }
 
 #[test]

@@ -21,13 +21,24 @@ fn two_workers() -> Server {
 /// A client with a TCP relay, and the relay address.
 pub(crate) fn dialling(server: &Server) -> (Caller, SocketAddr) {
     let mut caller = Caller::tcp(server.address());
+    let relay = allocate(&mut caller);
+    (caller, relay)
+}
+
+/// The same client, with a TCP relay.
+pub(crate) fn dials(mut caller: Caller) -> Caller {
+    allocate(&mut caller);
+    caller
+}
+
+fn allocate(caller: &mut Caller) -> SocketAddr {
     let wish = [PROTOCOL_TCP, 0, 0, 0];
     let answer = caller.ask(|client| {
         client.request(Method::ALLOCATE, |request| {
             request.bytes(Attribute::REQUESTED_TRANSPORT, &wish);
         })
     });
-    (caller, answer.expect("an allocation").relayed.expect("a relay address"))
+    answer.expect("an allocation").relayed.expect("a relay address")
 }
 
 /// The CONNECTION-ID of a Connect, or its error code.

@@ -463,7 +463,7 @@ fn l46_a_refused_allocate_leaves_nothing_behind() {
 }
 
 #[test]
-fn class_5_ten_thousand_strangers_leave_nothing_behind() {
+fn ten_thousand_strangers_leave_nothing_behind() {
     let mut t = Turn::new();
     t.joins("alice").learns_a_nonce();
     let plain = allocate().unsigned().bytes(t.first().party());

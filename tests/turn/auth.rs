@@ -388,7 +388,7 @@ fn s33_a_name_of_508_bytes_is_a_name_and_of_509_is_none() {
 }
 
 #[test]
-fn class_13_a_name_that_is_no_text_is_a_bad_request() {
+fn a_name_that_is_no_text_is_a_bad_request() {
     let mut t = Turn::new();
     t.joins("alice").learns_a_nonce();
     t.says(allocate().but(Attribute::USERNAME, &[0xC3, 0x28])).hears(error(400));

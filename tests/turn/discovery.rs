@@ -223,7 +223,7 @@ fn k08_only_a_binding_discovers() {
 }
 
 #[test]
-fn class_04_one_network_is_answered_so_often_wherever_the_answers_go() {
+fn one_network_is_answered_so_often_wherever_the_answers_go() {
     let mut t = discovering();
     t.reloads(|world| world.policy.limits.unauthenticated_per_ip = 10);
     let answered = (1..=100u16).filter(|port| !matches!(t.says(response_port(*port)).verdict, Verdict::Dropped(_)));

@@ -22,6 +22,7 @@ mod peers;
 mod permission;
 mod policy;
 mod ports;
+mod probes;
 mod refresh;
 mod sha256;
 mod support;

@@ -1,9 +1,9 @@
 //! Who may be relayed to: the built-in set, the operator's rules, and what no rule opens.
 
+use crate::probes::{clothes, probes};
 use crate::support::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use turnserver::turn::peers::{Destination, Own, Peers, Prefix, PrefixError, RelayAddress};
 use turnserver::turn::refusal::Dropped;
@@ -19,79 +19,13 @@ fn both_families() -> Turn {
     t
 }
 
-fn probes(name: &str) -> Vec<IpAddr> {
-    let all: Value = serde_json::from_str(include_str!("deny-ranges.json")).expect("the file is JSON");
-    let list = all["tests"][name].as_array().expect("the file has this list");
-    list.iter().map(|probe| probe.as_str().expect("a text").parse().expect("an address")).collect()
-}
-
-fn own_and_other(ip: IpAddr) -> (&'static str, &'static str) {
-    if ip.is_ipv4() { ("v4", "v6") } else { ("v6", "v4") }
-}
-
-#[test]
-fn x03_x06_no_probe_of_the_deny_list_is_let_in() {
-    let probes = probes("must_deny");
-    assert_eq!(probes.len(), 119);
-    let mut t = both_families();
-    for ip in probes {
-        let peer = SocketAddr::new(ip, 80);
-        let (own, other) = own_and_other(ip);
-        t.client(own).says(create_permission(&[peer])).hears(error(403));
-        t.client(own).says(channel_bind(0x4000, peer)).hears(error(403));
-        t.client(own).says(send(peer, b"hello")).hears(silence());
-        t.client(own).says(channel_data(0x4000, b"hello")).hears(dropped(Dropped::NoChannel));
-        t.peer(peer).sends_to(own, b"hello").hears(silence());
-        t.client(other).says(create_permission(&[peer])).hears(error(443));
-        t.client(other).says(channel_bind(0x4000, peer)).hears(error(443));
-        t.client(other).says(send(peer, b"hello")).hears(silence());
-        t.passes(seconds(1));
-    }
-    assert_eq!(t.gauges(), (2, 0, 0));
-}
-
-#[test]
-fn x03_j08_no_probe_of_the_deny_list_is_connected_to_or_let_in_by_tcp() {
-    let mut t = Turn::new();
-    for (name, family) in [("v4", 1), ("v6", 2)] {
-        let tcp = request(Method::ALLOCATE).with(Attribute::REQUESTED_TRANSPORT, &[6, 0, 0, 0]);
-        let ask = tcp.with(Attribute::REQUESTED_ADDRESS_FAMILY, &[family, 0, 0, 0]);
-        t.joins_as(name, "alice", &password_of("alice"), turnserver::turn::tally::Transport::Tcp).obtains(ask);
-    }
-    for ip in probes("must_deny") {
-        let peer = SocketAddr::new(ip, 80);
-        let (own, other) = own_and_other(ip);
-        t.client(own).says(create_permission(&[peer])).hears(error(403));
-        t.client(own).says(connect(peer)).hears(error(403)).signed();
-        t.client(other).says(connect(peer)).hears(error(443));
-        t.peer(peer).connects_to(own).hears(silence());
-        t.passes(seconds(1));
-    }
-    assert_eq!((t.gauges(), t.deeds.len()), ((2, 0, 0), 0), "no connection was asked of the shell");
-}
-
-#[test]
-fn class_1_every_probe_beside_the_deny_list_is_let_in() {
-    let probes = probes("must_allow");
-    assert_eq!(probes.len(), 30);
-    let mut t = both_families();
-    for (number, ip) in (0x4000..).zip(probes) {
-        let peer = SocketAddr::new(ip, 80);
-        let (own, _) = own_and_other(ip);
-        t.client(own).says(create_permission(&[peer])).hears(success());
-        t.client(own).says(send(peer, b"hello")).reaches(peer, b"hello");
-        t.client(own).says(channel_bind(number, peer)).hears(success());
-        t.client(own).says(channel_data(number, b"hello")).reaches(peer, b"hello");
-    }
-}
-
 #[test]
 fn d04_x03_a_probe_opened_by_name_is_shut_again_by_the_next_rule() {
     let mut t = both_families();
     let mut opened = 0;
     for ip in probes("must_deny") {
         let peer = SocketAddr::new(ip, 80);
-        let (own, _) = own_and_other(ip);
+        let own = if ip.is_ipv4() { "v4" } else { "v6" };
         t.reloads(|world| world.allow = vec![ip.into()]);
         let outcome = t.client(own).says(create_permission(&[peer]));
         if outcome.code() == Some(403) {
@@ -303,6 +237,57 @@ fn range(ip: IpAddr, length: u8) -> (u128, u128) {
     (first, first + size_less_one)
 }
 
+/// The prefixes that make up a range, its ends included.
+fn covering(first: u128, last: u128, is_v4: bool) -> Vec<Prefix> {
+    let width: u8 = if is_v4 { 32 } else { 128 };
+    let (mut at, mut found) = (first, Vec::new());
+    loop {
+        // The widest prefix that begins here and does not reach beyond the end.
+        let fits = |length: &u8| {
+            let (begin, end) = range(of_number(at, is_v4), *length);
+            begin == at && end <= last
+        };
+        let length = (0..=width).find(fits).expect("one address fits");
+        found.push(Prefix::new(of_number(at, is_v4), length).expect("it begins here"));
+        let (_, end) = range(of_number(at, is_v4), length);
+        if end == last {
+            return found;
+        }
+        at = end + 1;
+    }
+}
+
+/// An address that is shut by default: any of the sets by its first bits, an own one, or one in other clothes.
+fn any_shut() -> impl Strategy<Value = IpAddr> {
+    let listed = (0..probes("must_deny").len()).prop_map(|at| probes("must_deny")[at]);
+    let hidden = (any::<u32>(), 0usize..8).prop_map(|(ip, at)| clothes(ip.into())[at].into());
+    let of = |head: u32, length: u32| any::<u32>().prop_map(move |ip| Ipv4Addr::from(head | ip >> length).into());
+    let private = prop_oneof![of(0x0A00_0000, 8), of(0x7F00_0000, 8), of(0xA9FE_0000, 16), of(0xE000_0000, 4)];
+    let v6 = (0u128..8, any::<u128>()).prop_map(|(at, ip)| {
+        let heads = [0xFC, 0xFD, 0xFE, 0xFF, 0x00, 0x01, 0x5F, 0x40];
+        Ipv6Addr::from((heads[at as usize] as u128) << 120 | ip >> 8).into()
+    });
+    prop_oneof![listed, hidden, private, v6, Just(HOST.into()), Just("20.0.0.2".parse().expect("an address"))]
+}
+
+/// What no rule opens, told once more by other means than the server's.
+fn is_shut_for_ever(ip: IpAddr) -> bool {
+    let IpAddr::V6(ip) = ip else { return ip.is_unspecified() || ip.is_multicast() || number(ip) == 0xFFFF_FFFF };
+    let words = ip.segments();
+    let hides = match words {
+        [0, 0, 0, 0, 0, 0, ..] => ip != Ipv6Addr::LOCALHOST,
+        [0, 0, 0, 0, 0, 0xFFFF, ..] | [0, 0, 0, 0, 0xFFFF, 0, ..] => true,
+        [0x64, 0xFF9B, 0, 0, 0, 0, ..] | [0x64, 0xFF9B, 1, ..] => true,
+        [0x2001, 0, ..] | [0x2002, ..] => true,
+        _ => false,
+    };
+    hides || words[0] >> 8 == 0xFF
+}
+
+fn is_of_this_host(ip: IpAddr) -> bool {
+    ip.is_loopback() || own().interfaces.contains(&ip)
+}
+
 proptest! {
     #[test]
     fn class_1_a_prefix_holds_what_lies_between_its_ends(base in ip(), length in 0u8..=128, near in any::<i8>(), far in ip()) {
@@ -356,6 +341,64 @@ proptest! {
             let peers = Peers::new(&allow, &[], false, Own::default());
             prop_assert!(!peers.vet_address(hidden.into()), "{}", hidden);
             prop_assert_eq!(peers.vet(SocketAddr::new(hidden.into(), 80)), None);
+        }
+    }
+
+    #[test]
+    fn class_1_an_address_in_other_clothes_is_never_judged_milder_than_in_its_own(
+        ip: u32, port: u16, allow in vec(any_prefix(), 0..6), deny in vec(any_prefix(), 0..6), special_purpose: bool,
+    ) {
+        let peers = Peers::new(&allow, &deny, special_purpose, own());
+        let plain = peers.vet_address(Ipv4Addr::from(ip).into());
+        for hidden in clothes(ip.into()).into_iter().filter(|hidden| *hidden != Ipv6Addr::LOCALHOST) {
+            let open = peers.vet_address(hidden.into()) || peers.vet(SocketAddr::new(hidden.into(), port)).is_some();
+            prop_assert!(!open, "{}, which is {} itself", hidden, if plain { "open" } else { "shut" });
+        }
+        // However it is written, an address is one address.
+        for text in [format!("{}", Ipv4Addr::from(ip)), format!("{}/32", Ipv4Addr::from(ip))] {
+            prop_assert_eq!(text.parse::<Prefix>(), Ok(IpAddr::from(Ipv4Addr::from(ip)).into()));
+        }
+    }
+
+    #[test]
+    fn class_1_a_range_between_any_two_addresses_is_denied_whole_and_nothing_beside_it(
+        one in ip(), other in any::<u128>(), width in 0u32..128, probe in any::<u128>(), near in any::<i8>(),
+    ) {
+        let is_v4 = one.is_ipv4();
+        let most = if is_v4 { u128::from(u32::MAX) } else { u128::MAX };
+        // Far ends and near ones: a random pair alone would nearly always be half of all there is.
+        let (a, b) = (number(one), (number(one) ^ (other >> width)) & most);
+        let (first, last) = (a.min(b), a.max(b));
+        let deny = covering(first, last, is_v4);
+        let peers = Peers::new(&[], &deny, false, Own::default());
+        let by_default = Peers::new(&[], &[], false, Own::default());
+        let around = |edge: u128| edge.saturating_add_signed(near.into()).min(most);
+        let inside = first + (last - first) / 2;
+        for probe in [first, last, inside, around(first), around(last), probe & most] {
+            let ip = of_number(probe, is_v4);
+            let is_denied = (first..=last).contains(&probe);
+            prop_assert_eq!(deny.iter().any(|prefix| prefix.contains(ip)), is_denied, "{}", ip);
+            prop_assert_eq!(peers.vet_address(ip), by_default.vet_address(ip) && !is_denied, "{}", ip);
+        }
+    }
+
+    #[test]
+    fn class_1_a_rule_opens_what_is_shut_by_default_and_never_what_is_shut_for_ever(
+        ip in any_shut(), length in 0u8..=128, port in 1u16.., more in vec(any_prefix(), 0..4),
+    ) {
+        let width = if ip.is_ipv4() { 32 } else { 128 };
+        let (first, _) = range(ip, length % (width + 1));
+        let wide = Prefix::new(of_number(first, ip.is_ipv4()), length % (width + 1)).expect("no host bits are left");
+        let allow: Vec<Prefix> = more.into_iter().chain([wide, ip.into()]).collect();
+        let peers = Peers::new(&allow, &[], true, own());
+        let peer = SocketAddr::new(ip, port);
+        let is_own_door = own().services.iter().any(|own| {
+            own.port() == port && (own.ip() == ip || own.ip().is_unspecified() && is_of_this_host(ip))
+        });
+        prop_assert_eq!(peers.vet_address(ip), !is_shut_for_ever(ip), "{}", ip);
+        prop_assert_eq!(peers.vet(peer).is_some(), !is_shut_for_ever(ip) && !is_own_door, "{}", peer);
+        for service in own().services.iter().filter(|service| !service.ip().is_unspecified()) {
+            prop_assert_eq!(peers.vet(*service), None);
         }
     }
 

@@ -46,7 +46,7 @@ fn l34_ten_thousand_ports_of_the_default_range_are_all_dynamic_ones() {
 }
 
 #[test]
-fn class_18_a_port_just_released_rests_while_others_are_free() {
+fn a_port_just_released_rests_while_others_are_free() {
     let mut ports = Ports::new(&[ADDRESS], 50_000..=50_099);
     let mut now = Instant(0);
     let first = take(&mut ports, now, Want::Any, "alice", 1).expect("all are free");

@@ -365,7 +365,7 @@ fn a27_a_nonce_is_as_good_on_a_clock_that_just_began_and_on_one_far_ahead() {
 }
 
 #[test]
-fn class_04_no_stranger_gets_three_times_what_it_sends() {
+fn no_stranger_gets_three_times_what_it_sends() {
     let mut t = challenged();
     let methods = [
         Method::BINDING,
