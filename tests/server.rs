@@ -6,6 +6,8 @@
 
 #[path = "server/addresses.rs"]
 mod addresses;
+#[path = "support/apart.rs"]
+mod apart;
 #[path = "server/batches.rs"]
 mod batches;
 #[path = "server/binding.rs"]

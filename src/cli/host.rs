@@ -7,13 +7,21 @@ use std::net::UdpSocket;
 
 /// Asks the operating system. What it will not tell counts as absent.
 pub(super) fn discover() -> Host {
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     Host {
         name: std::fs::read_to_string(HOST_NAME).unwrap_or_default().trim().to_owned(),
-        interfaces: interfaces.iter().map(if_addrs::Interface::ip).collect(),
+        interfaces: interfaces(),
         default_v4: source_towards(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))),
         default_v6: source_towards(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))),
     }
+}
+
+/// The addresses of its interfaces, in order; none when the system will not tell.
+pub(super) fn interfaces() -> Vec<IpAddr> {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let mut addresses: Vec<IpAddr> = interfaces.iter().map(if_addrs::Interface::ip).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
 }
 
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";

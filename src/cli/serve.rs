@@ -4,7 +4,7 @@
 use super::credential::{Offer, percent_encoded, shell_word};
 use super::settings::Settings;
 use super::state::{State, StateError};
-use super::{Failure, say, unix_now};
+use super::{Failure, host, say, unix_now};
 use crate::config::{ApiKey, Scope};
 use crate::control::{self, Ready, ServeError, Start};
 use crate::log;
@@ -39,6 +39,7 @@ pub(super) fn run(config: Option<PathBuf>) -> Result<(), Failure> {
     let start = Start {
         config: settings.loaded.config,
         host: settings.host,
+        interfaces: host::interfaces,
         config_file: settings.file,
         secrets,
         keys,

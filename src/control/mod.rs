@@ -24,7 +24,7 @@ use crate::turn::tally::Transport;
 use crate::worker::{self, Handle, PortUse, Setup, StartError};
 use certificates::{CertificateError, Fresh};
 use core::fmt;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use http::connections::{Bounds, Door};
 use http::{App, ORDERS, Order, Settings, Stage};
 use keys::Keyring;
@@ -43,6 +43,8 @@ pub struct Start {
     pub config: Config,
     /// What the settings mean depends on this.
     pub host: Host,
+    /// Asks which addresses the host has now: peers must not reach it by one that came after the start.
+    pub interfaces: fn() -> Vec<IpAddr>,
     /// Where the settings came from; a reload reads it again.
     pub config_file: Option<PathBuf>,
     /// Every secret, newest first: those written, those of `auth.secret_file`, and the kept one where there is none.
@@ -136,7 +138,7 @@ pub fn serve(start: Start) -> Result<(), ServeError> {
 async fn run(start: Start) -> Result<(), ServeError> {
     let mut signals = Signals::listen().map_err(ServeError::System)?;
     let manager = ServiceManager::from_env();
-    let Start { mut config, host, config_file, secrets, keys, on_ready } = start;
+    let Start { mut config, host, interfaces, config_file, secrets, keys, on_ready } = start;
     let certificates = certificates::Kept::open(&config.tls, &mut config.listen).map_err(ServeError::Certificate)?;
     let http = listen::open(&config.http.listen, config.listen.freebind)?;
     let nonce_key = random_key().map_err(ServeError::System)?;
@@ -184,8 +186,22 @@ async fn run(start: Start) -> Result<(), ServeError> {
     on_ready(&ready);
 
     let secret_file = Watch::on(config.auth.secret_file.clone());
-    let mut server =
-        Server { config, host, config_file, kept, nonce_key, policy, secret_file, certificates, handle, app, manager };
+    let addresses = host.interfaces.clone();
+    let mut server = Server {
+        addresses,
+        config,
+        host,
+        interfaces,
+        config_file,
+        kept,
+        nonce_key,
+        policy,
+        secret_file,
+        certificates,
+        handle,
+        app,
+        manager,
+    };
     // Whoever asks for something while the server stops learns that nobody listens.
     server.watch_over(&mut signals, orders).await?;
     let stopped = server.stop(&mut signals, &door, &close).await;
@@ -197,7 +213,11 @@ async fn run(start: Start) -> Result<(), ServeError> {
 struct Server {
     /// In force. What needs a restart stays as it was at the start, whatever the file says by now.
     config: Config,
+    /// As it was at the start; what "auto" means stays what it was.
     host: Host,
+    interfaces: fn() -> Vec<IpAddr>,
+    /// Its addresses when they were last looked at.
+    addresses: Vec<IpAddr>,
     config_file: Option<PathBuf>,
     kept: Kept,
     nonce_key: Secret,
@@ -211,7 +231,7 @@ struct Server {
     manager: ServiceManager,
 }
 
-const GLANCE: Duration = seconds(2); // at the secret file, the certificates and the workers, unless the watchdog is in a hurry
+const GLANCE: Duration = seconds(2); // at the secret file, the host's addresses, the certificates and the workers, unless the watchdog is in a hurry
 const FAREWELL: Duration = seconds(2); // for HTTP answers under way
 
 impl Server {
@@ -238,6 +258,7 @@ impl Server {
                     if self.secret_file.has_changed() {
                         self.reload_secrets();
                     }
+                    self.look_around();
                     if let Some(certificates) = &mut self.certificates {
                         certificates.glance(&self.config.tls, clock::now());
                     }
@@ -329,8 +350,25 @@ impl Server {
         }
     }
 
+    /// Addresses come and go while a server runs. One that has come is refused as a peer from here on.
+    fn look_around(&mut self) {
+        let addresses = (self.interfaces)();
+        if addresses.is_empty() || addresses == self.addresses {
+            return;
+        }
+        let listed = |these: &[IpAddr], others: &[IpAddr]| {
+            let only = these.iter().filter(|ip| !others.contains(ip)).map(IpAddr::to_string);
+            only.collect::<Vec<_>>().join(" ")
+        };
+        let (came, went) = (listed(&addresses, &self.addresses), listed(&self.addresses, &addresses));
+        tracing::info!(came, went, "addresses of this host changed");
+        self.addresses = addresses;
+        self.put_in_force(self.policy.clone());
+    }
+
     fn put_in_force(&mut self, policy: Policy) {
         self.policy = Policy { draining: self.policy.draining, ..policy };
+        self.policy.peers.set_interfaces(self.addresses.clone());
         self.app.set_settings(self.kept.settings(&self.config, &self.policy));
         self.handle.set_policy(&Arc::new(self.policy.clone()));
     }

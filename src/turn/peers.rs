@@ -179,6 +179,11 @@ impl Peers {
         Self { rules, own }
     }
 
+    /// The host has other addresses.
+    pub fn set_interfaces(&mut self, interfaces: Vec<IpAddr>) {
+        self.own.interfaces = interfaces;
+    }
+
     /// The ports relay sockets are taken from.
     pub fn relay_ports(&self) -> RangeInclusive<u16> {
         self.own.relay_ports.clone()

@@ -329,7 +329,12 @@ impl Auditor {
         if let Verdict::Dropped(_) = heard.verdict {
             self.hosts[host].drops += 1;
         }
-        holds!(InIsOutAndDrops, !matches!(heard.verdict, Verdict::Elsewhere(_) | Verdict::Wait(_)), "{:?}", heard.verdict);
+        holds!(
+            InIsOutAndDrops,
+            !matches!(heard.verdict, Verdict::Elsewhere(_) | Verdict::Wait(_)),
+            "{:?}",
+            heard.verdict
+        );
         match wire::classify(heard.bytes) {
             Some(Kind::ChannelData) => self.channel_data(host, heard),
             Some(Kind::Stun) => self.stun(host, heard),
@@ -412,7 +417,13 @@ impl Auditor {
         if let Verdict::ToPeer { relay, peer: to, .. } = heard.verdict {
             books.may_send(held, to, heard.now)?;
             holds!(PermissionToPeer, (heard.worker, relay) == id, "it leaves from another allocation");
-            holds!(SameBytes, to == peer && heard.out == payload, "{} bytes for {peer} left as {} for {to}", payload.len(), heard.out.len());
+            holds!(
+                SameBytes,
+                to == peer && heard.out == payload,
+                "{} bytes for {peer} left as {} for {to}",
+                payload.len(),
+                heard.out.len()
+            );
             holds!(InIsOutAndDrops, reason.is_none(), "{reason:?} is due");
         } else if let Some(reason) = reason {
             return self.is_ignored(host, heard, &[reason]);
@@ -462,7 +473,9 @@ impl Auditor {
                 holds!(NoAnswerToAnswers, heard.verdict == Verdict::Nothing, "{:?} to an indication", heard.verdict);
                 self.only_ends_what_is_over(host, heard.worker, heard.now, heard.effects)
             }
-            (Class::Indication | Class::Success | Class::Error, _) => self.is_ignored(host, heard, &[Dropped::Unexpected]),
+            (Class::Indication | Class::Success | Class::Error, _) => {
+                self.is_ignored(host, heard, &[Dropped::Unexpected])
+            }
         }
     }
 
@@ -480,7 +493,12 @@ impl Auditor {
         match heard.verdict {
             Verdict::ToClient(to) => {
                 let code = self.answer(host, heard, message, to, asker.as_ref())?;
-                holds!(AnswersFit, due.contains(&code), "{} is told {code}, where {due:?} is due", message.method.name());
+                holds!(
+                    AnswersFit,
+                    due.contains(&code),
+                    "{} is told {code}, where {due:?} is due",
+                    message.method.name()
+                );
                 match (asker, code) {
                     (Some(asker), SUCCESS) => self.grants(host, heard, message, &asker),
                     // The path it spoke on may be its path from here on.
@@ -495,7 +513,11 @@ impl Auditor {
             Verdict::Dropped(Dropped::UnauthenticatedLimit) => {
                 let rate = self.hosts[host].rules.unauthenticated as usize;
                 let recent = self.hosts[host].strangers.iter().filter(|at| heard.now.mono.since(**at) <= seconds(1));
-                holds!(Amplification, recent.count() >= rate.min(10) && heard.path.tuple.transport == Transport::Udp, "silence before the limit");
+                holds!(
+                    Amplification,
+                    recent.count() >= rate.min(10) && heard.path.tuple.transport == Transport::Udp,
+                    "silence before the limit"
+                );
                 self.only_ends_what_is_over(host, heard.worker, heard.now, heard.effects)
             }
             other => Err(Breach { law: Law::AnswersFit, what: format!("{} gets {other:?}", message.method.name()) }),
@@ -524,7 +546,11 @@ impl Auditor {
         else {
             return Who::Nobody(vec![400]);
         };
-        if name.len() > 508 || realm.len() > 763 || nonce.len() > 763 || message.get(Attribute::PASSWORD_ALGORITHMS).is_some() {
+        if name.len() > 508
+            || realm.len() > 763
+            || nonce.len() > 763
+            || message.get(Attribute::PASSWORD_ALGORITHMS).is_some()
+        {
             return Who::Nobody(vec![400]);
         }
         if realm != rules.realm {
@@ -541,7 +567,8 @@ impl Auditor {
             if let Some(password) = rules.users.get(name) {
                 return Some((password.clone(), None, signed_by(password)?));
             }
-            let expires: u64 = name.split(':').next().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()?;
+            let expires: u64 =
+                name.split(':').next().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()?;
             let passwords = rules.secrets.iter().map(|secret| time_limited(secret, name));
             let found = passwords.filter_map(|password| Some((signed_by(&password)?, password))).next()?;
             let is_good = expires > heard.now.unix.0 && expires <= heard.now.unix.0 + (24 * 60 + 5) * 60;
@@ -586,21 +613,40 @@ impl Auditor {
     }
 
     /// Reads an answer strictly; its code, 0 for success.
-    fn answer(&mut self, host: usize, heard: &Heard<'_>, asked: &Message<'_>, to: Path, asker: Option<&Somebody>) -> Result<u16, Breach> {
+    fn answer(
+        &mut self,
+        host: usize,
+        heard: &Heard<'_>,
+        asked: &Message<'_>,
+        to: Path,
+        asker: Option<&Somebody>,
+    ) -> Result<u16, Breach> {
         self.tests(Law::AnswersFit);
         holds!(AnswersFit, to == heard.path, "the answer goes to {to:?}");
         let Ok(answer) = Message::parse(heard.out) else {
             return Err(Breach { law: Law::AnswersFit, what: "an answer that cannot be read".into() });
         };
-        holds!(AnswersFit, (answer.method, answer.transaction) == (asked.method, asked.transaction), "an answer to something else");
+        holds!(
+            AnswersFit,
+            (answer.method, answer.transaction) == (asked.method, asked.transaction),
+            "an answer to something else"
+        );
         holds!(AnswersFit, matches!(answer.class, Class::Success | Class::Error), "{:?} as an answer", answer.class);
-        holds!(AnswersFit, answer.has_fingerprint() == asked.has_fingerprint(), "FINGERPRINT comes unasked, or not at all");
+        holds!(
+            AnswersFit,
+            answer.has_fingerprint() == asked.has_fingerprint(),
+            "FINGERPRINT comes unasked, or not at all"
+        );
         is_padded_with_zeros(heard.out)?;
         self.keeps_secrets(host, heard.out)?;
         let code = code_of(heard.out).unwrap_or(SUCCESS);
         let is_challenge = matches!(code, 401 | 438);
         if let Some(asker) = asker.filter(|_| !is_challenge) {
-            holds!(AnswersFit, answer.verify(Algorithm::Sha1, &asker.key), "an answer that the asker's key did not sign");
+            holds!(
+                AnswersFit,
+                answer.verify(Algorithm::Sha1, &asker.key),
+                "an answer that the asker's key did not sign"
+            );
             return Ok(code);
         }
         let is_signed = answer.is_signed(Algorithm::Sha1) || answer.is_signed(Algorithm::Sha256);
@@ -615,7 +661,11 @@ impl Auditor {
             holds!(NothingBeforeProof, !is_shared, "two addresses get the same nonce");
             old.push(given);
         }
-        holds!(AnswersFit, is_challenge == answer.get(Attribute::NONCE).is_some(), "a challenge without NONCE, or the reverse");
+        holds!(
+            AnswersFit,
+            is_challenge == answer.get(Attribute::NONCE).is_some(),
+            "a challenge without NONCE, or the reverse"
+        );
         if heard.path.tuple.transport == Transport::Udp && asker.is_none() {
             self.tests(Law::Amplification);
             // XOR-MAPPED-ADDRESS of IPv6 makes a Binding answer of 44 bytes out of 20.
@@ -677,7 +727,9 @@ impl Auditor {
                 self.allocates(host, heard, message, asker, &answer, lifetime)?;
                 return self.absorbs(host, heard, true);
             }
-            Method::REFRESH => return self.refreshes(host, heard, message, asker, &answer, told(Attribute::LIFETIME), lifetime),
+            Method::REFRESH => {
+                return self.refreshes(host, heard, message, asker, &answer, told(Attribute::LIFETIME), lifetime);
+            }
             _ => {}
         }
         self.absorbs(host, heard, true)?;
@@ -689,13 +741,19 @@ impl Auditor {
                 for peer in peers(message).flatten() {
                     held.permissions.insert(peer.ip(), now.mono + minutes(5));
                 }
-                holds!(BoundedMemory, held.permissions.len() <= books.rules.permissions + swept_later(&held.permissions, now), "{} permissions", held.permissions.len());
+                holds!(
+                    BoundedMemory,
+                    held.permissions.len() <= books.rules.permissions + swept_later(&held.permissions, now),
+                    "{} permissions",
+                    held.permissions.len()
+                );
                 tested = Some(Law::BoundedMemory);
             }
             (Method::CHANNEL_BIND, Some(held)) => {
                 let number = message.bytes::<4>(Attribute::CHANNEL_NUMBER).and_then(Result::ok).unwrap_or_default();
                 let number = u16::from_be_bytes([number[0], number[1]]);
-                let peer = message.xor_address(Attribute::XOR_PEER_ADDRESS).and_then(Result::ok).expect("it was granted");
+                let peer =
+                    message.xor_address(Attribute::XOR_PEER_ADDRESS).and_then(Result::ok).expect("it was granted");
                 held.sweeps(now);
                 let clashes = held.channels.iter().any(|(other, (to, _))| (*other == number) != (*to == peer));
                 holds!(ChannelsAreOneToOne, !clashes, "channel {number:#06x} and {peer} mean something else already");
@@ -715,7 +773,15 @@ impl Auditor {
         Ok(())
     }
 
-    fn allocates(&mut self, host: usize, heard: &Heard<'_>, message: &Message<'_>, asker: &Somebody, answer: &Message<'_>, lifetime: u64) -> Judged {
+    fn allocates(
+        &mut self,
+        host: usize,
+        heard: &Heard<'_>,
+        message: &Message<'_>,
+        asker: &Somebody,
+        answer: &Message<'_>,
+        lifetime: u64,
+    ) -> Judged {
         let now = heard.now;
         let told: Vec<SocketAddr> = addresses(answer, Attribute::XOR_RELAYED_ADDRESS);
         let left = answer.bytes::<4>(Attribute::LIFETIME).and_then(Result::ok).map(u32::from_be_bytes).map(u64::from);
@@ -758,10 +824,16 @@ impl Auditor {
         }
         let of_account = books.held.values().filter(|held| held.account == tried.account && !held.is_over(now)).count();
         let is_within = |limit: u32, count: usize| limit == 0 || count < limit as usize;
-        holds!(Quota, is_within(books.rules.allocations_per_user, of_account), "{} has {of_account} already", tried.account);
+        holds!(
+            Quota,
+            is_within(books.rules.allocations_per_user, of_account),
+            "{} has {of_account} already",
+            tried.account
+        );
         let of_all = books.held.values().filter(|held| !held.is_over(now)).count();
         holds!(Quota, is_within(books.rules.allocations, of_all), "{of_all} on the server already");
-        let has_begun = heard.effects.iter().any(|effect| matches!(effect, Effect::Began { relay, .. } if *relay == tried.relay));
+        let has_begun =
+            heard.effects.iter().any(|effect| matches!(effect, Effect::Began { relay, .. } if *relay == tried.relay));
         holds!(AnswersFit, has_begun, "an allocation that nobody hears of");
         let ticket = answer.get(Attribute::MOBILITY_TICKET).unwrap_or_default().to_vec();
         let wanted = message.get(Attribute::MOBILITY_TICKET).is_some();
@@ -810,7 +882,8 @@ impl Auditor {
         let family = family.and_then(|[number, ..]| Family::from_number(number));
         let ticket = message.get(Attribute::MOBILITY_TICKET);
         let on_own = |held: &Held| !held.is_adrift && held.path.tuple == tuple;
-        let is_mover = |held: &Held| ticket.is_some_and(|ticket| is_ticket_of(held, ticket, heard.path, message.transaction));
+        let is_mover =
+            |held: &Held| ticket.is_some_and(|ticket| is_ticket_of(held, ticket, heard.path, message.transaction));
         let found = books.held.iter().find(|(_, held)| !held.is_over(now) && on_own(held));
         let found = found.or_else(|| books.held.iter().find(|(_, held)| !held.is_over(now) && is_mover(held)));
         let found = found.or_else(|| books.held.iter().find(|(_, held)| !held.is_over(now) && held.is_on(&tuple)));
@@ -831,7 +904,11 @@ impl Auditor {
         }
         let held = books.held.get_mut(&id).expect("it was found");
         let is_meant = |leg: &&mut Leg| family.is_none_or(|family| Family::of(leg.told.ip()) == family);
-        held.legs.iter_mut().filter(|leg| leg.expires > now.mono).filter(is_meant).for_each(|leg| leg.expires = now.mono + seconds(lifetime));
+        held.legs
+            .iter_mut()
+            .filter(|leg| leg.expires > now.mono)
+            .filter(is_meant)
+            .for_each(|leg| leg.expires = now.mono + seconds(lifetime));
         (held.password, held.expires) = (asker.password.clone(), asker.expires);
         let is_move = !on_own(held) && is_mover(held);
         if is_move {
@@ -863,20 +940,38 @@ impl Auditor {
         holds!(DeniedAddress, to == peer && books.permits(to.ip(), Some(to.port())), "a connection to {to}");
         let held = books.held.get_mut(&(heard.worker, relay));
         let Some(held) = held else { return Err(Breach { law: Law::AnswersFit, what: "a Connect for nobody".into() }) };
-        held.streams.insert(stream, Stream { peer, is_ours: true, connecting: Some(message.transaction), waits_until: None });
+        held.streams
+            .insert(stream, Stream { peer, is_ours: true, connecting: Some(message.transaction), waits_until: None });
         Ok(())
     }
 
     /// The shell has tried to connect.
-    pub(crate) fn connected(&mut self, host: usize, id: Id, stream: StreamId, is_open: bool, now: Now, verdict: Verdict, out: &[u8]) -> Judged {
+    pub(crate) fn connected(
+        &mut self,
+        host: usize,
+        id: Id,
+        stream: StreamId,
+        is_open: bool,
+        now: Now,
+        verdict: Verdict,
+        out: &[u8],
+    ) -> Judged {
         let books = &mut self.hosts[host];
         let Some(held) = books.held.get_mut(&id) else {
-            holds!(NoAnswerToAnswers, !matches!(verdict, Verdict::ToClient(_)), "an answer for an allocation that is gone");
+            holds!(
+                NoAnswerToAnswers,
+                !matches!(verdict, Verdict::ToClient(_)),
+                "an answer for an allocation that is gone"
+            );
             return Ok(());
         };
         let known = held.streams.get_mut(&stream).filter(|known| known.connecting.is_some());
         let Some(known) = known else {
-            holds!(NoAnswerToAnswers, verdict == Verdict::Nothing, "{verdict:?} about a connection that nobody waits for");
+            holds!(
+                NoAnswerToAnswers,
+                verdict == Verdict::Nothing,
+                "{verdict:?} about a connection that nobody waits for"
+            );
             return Ok(());
         };
         let asked = known.connecting.take().expect("it is connecting");
@@ -908,10 +1003,15 @@ impl Auditor {
         let ip = from_peer.from.ip();
         let held = books.held.get_mut(&from_peer.id).filter(|held| held.leg(Family::of(ip), now).is_some());
         let Some(held) = held.filter(|held| held.permits(ip, now)) else {
-            holds!(PermissionToClient, matches!(from_peer.verdict, Verdict::Dropped(_)) && effects.is_empty(), "a stranger's connection is taken");
+            holds!(
+                PermissionToClient,
+                matches!(from_peer.verdict, Verdict::Dropped(_)) && effects.is_empty(),
+                "a stranger's connection is taken"
+            );
             return Ok(());
         };
-        let pending = held.streams.values().filter(|held| held.connecting.is_some() || held.waits_until.is_some()).count();
+        let pending =
+            held.streams.values().filter(|held| held.connecting.is_some() || held.waits_until.is_some()).count();
         if from_peer.verdict == Verdict::Dropped(Dropped::Overflow) {
             holds!(BoundedQueues, pending >= 16, "turned away with {pending} pending");
             return Ok(());
@@ -921,14 +1021,33 @@ impl Auditor {
             _ => None,
         });
         let Some(stream) = accepted else {
-            return Err(Breach { law: Law::PermissionToClient, what: "a permitted peer's connection is turned away".into() });
+            return Err(Breach {
+                law: Law::PermissionToClient,
+                what: "a permitted peer's connection is turned away".into(),
+            });
         };
         holds!(BoundedQueues, pending < 16, "one more than 16 pending");
-        holds!(AnswersFit, from_peer.verdict == Verdict::ToClient(held.path), "the client is told elsewhere: {:?}", from_peer.verdict);
-        let attempt = Message::parse(from_peer.out).map_err(|_| Breach { law: Law::AnswersFit, what: "unreadable".into() })?;
+        holds!(
+            AnswersFit,
+            from_peer.verdict == Verdict::ToClient(held.path),
+            "the client is told elsewhere: {:?}",
+            from_peer.verdict
+        );
+        let attempt =
+            Message::parse(from_peer.out).map_err(|_| Breach { law: Law::AnswersFit, what: "unreadable".into() })?;
         let told = attempt.xor_address(Attribute::XOR_PEER_ADDRESS).and_then(Result::ok);
-        holds!(AnswersFit, (attempt.class, attempt.method, told) == (Class::Indication, Method::CONNECTION_ATTEMPT, Some(from_peer.from)), "{told:?}");
-        let waits = Stream { peer: from_peer.from, is_ours: false, connecting: None, waits_until: Some(now.mono + seconds(30)) };
+        holds!(
+            AnswersFit,
+            (attempt.class, attempt.method, told)
+                == (Class::Indication, Method::CONNECTION_ATTEMPT, Some(from_peer.from)),
+            "{told:?}"
+        );
+        let waits = Stream {
+            peer: from_peer.from,
+            is_ours: false,
+            connecting: None,
+            waits_until: Some(now.mono + seconds(30)),
+        };
         held.streams.insert(stream, waits);
         is_padded_with_zeros(from_peer.out)
     }
@@ -962,7 +1081,12 @@ impl Auditor {
         let held = held.filter(|held| held.leg(Family::of(ip), now).is_some() && !held.is_tcp);
         let Some(held) = held else {
             books.drops += 1;
-            holds!(PermissionToClient, matches!(said.verdict, Verdict::Dropped(Dropped::NoAllocation | Dropped::NoPermission)), "{:?} for nobody", said.verdict);
+            holds!(
+                PermissionToClient,
+                matches!(said.verdict, Verdict::Dropped(Dropped::NoAllocation | Dropped::NoPermission)),
+                "{:?} for nobody",
+                said.verdict
+            );
             return Ok(());
         };
         let bytes = said.bytes.len() as u64;
@@ -992,7 +1116,12 @@ impl Auditor {
                 if is_stream {
                     framed.resize(framed.len().next_multiple_of(4), 0);
                 }
-                holds!(SameBytes, framed == said.out, "not the ChannelData of {} bytes on {number:#06x}", said.bytes.len());
+                holds!(
+                    SameBytes,
+                    framed == said.out,
+                    "not the ChannelData of {} bytes on {number:#06x}",
+                    said.bytes.len()
+                );
             }
             None => {
                 let Ok(message) = Message::parse(said.out) else {
@@ -1024,19 +1153,37 @@ impl Auditor {
         let held = held.filter(|held| held.permits(said.from.ip(), now) && is_told);
         let Some(held) = held else {
             books.drops += 1;
-            holds!(PermissionToClient, matches!(said.verdict, Verdict::Dropped(_)), "{:?} about {}", said.verdict, said.from);
+            holds!(
+                PermissionToClient,
+                matches!(said.verdict, Verdict::Dropped(_)),
+                "{:?} about {}",
+                said.verdict,
+                said.from
+            );
             return Ok(());
         };
         holds!(PermissionToClient, said.verdict == Verdict::ToClient(held.path), "{:?}", said.verdict);
-        let message = Message::parse(said.out).map_err(|_| Breach { law: Law::SameBytes, what: "unreadable".into() })?;
+        let message =
+            Message::parse(said.out).map_err(|_| Breach { law: Law::SameBytes, what: "unreadable".into() })?;
         let peer = message.xor_address(Attribute::XOR_PEER_ADDRESS).and_then(Result::ok);
-        holds!(SameBytes, peer == Some(said.from) && message.get(Attribute::DATA).is_none(), "an ICMP error of {peer:?}");
+        holds!(
+            SameBytes,
+            peer == Some(said.from) && message.get(Attribute::DATA).is_none(),
+            "an ICMP error of {peer:?}"
+        );
         holds!(SameBytes, message.get(Attribute::ICMP).is_some_and(|value| value.len() == 8), "without ICMP");
         is_padded_with_zeros(said.out)
     }
 
     /// A client's connection has closed.
-    pub(crate) fn closes(&mut self, host: usize, worker: u8, tuple: &FiveTuple, now: Now, effects: &[Effect]) -> Judged {
+    pub(crate) fn closes(
+        &mut self,
+        host: usize,
+        worker: u8,
+        tuple: &FiveTuple,
+        now: Now,
+        effects: &[Effect],
+    ) -> Judged {
         let books = &mut self.hosts[host];
         let mut ends = None;
         for (id, held) in books.held.iter_mut().filter(|(_, held)| held.is_on(tuple)) {
@@ -1078,14 +1225,20 @@ impl Auditor {
         let gone: BTreeSet<RelayId> = effects.iter().filter_map(ended).collect();
         for (id, held) in books.held.iter().filter(|(id, _)| id.0 == worker) {
             let is_welcome = held.expires.is_some() || books.rules.users.get(&held.user) == Some(&held.password);
-            holds!(NothingOutlives, gone.contains(&id.1) != is_welcome, "{} and its allocation: {is_welcome}", held.user);
+            holds!(
+                NothingOutlives,
+                gone.contains(&id.1) != is_welcome,
+                "{} and its allocation: {is_welcome}",
+                held.user
+            );
         }
         let permitted: Vec<(Id, BTreeSet<IpAddr>, BTreeSet<u16>)> = books
             .held
             .iter()
             .map(|(id, held)| {
                 let ips = held.permissions.keys().copied().filter(|ip| books.permits(*ip, None)).collect();
-                let alive = |(_, (peer, _)): &(&u16, &(SocketAddr, Instant))| books.permits(peer.ip(), Some(peer.port()));
+                let alive =
+                    |(_, (peer, _)): &(&u16, &(SocketAddr, Instant))| books.permits(peer.ip(), Some(peer.port()));
                 (*id, ips, held.channels.iter().filter(alive).map(|(number, _)| *number).collect())
             })
             .collect();
@@ -1098,13 +1251,24 @@ impl Auditor {
     }
 
     /// A tick: it ends what is over and does nothing else.
-    pub(crate) fn ticks(&mut self, host: usize, worker: u8, now: Now, effects: &[Effect], deadline: Option<Instant>) -> Judged {
+    pub(crate) fn ticks(
+        &mut self,
+        host: usize,
+        worker: u8,
+        now: Now,
+        effects: &[Effect],
+        deadline: Option<Instant>,
+    ) -> Judged {
         self.only_ends_what_is_over(host, worker, now, effects)?;
         self.tests(Law::Timers);
         let held = self.hosts[host].held.iter().filter(|(id, _)| id.0 == worker);
         let first = held.flat_map(|(_, held)| held.legs.iter().map(|leg| leg.expires)).min();
         if let Some(first) = first {
-            holds!(Timers, deadline.is_some_and(|deadline| deadline <= first.max(now.mono) + seconds(1)), "asleep until {deadline:?}, and {first:?} is due");
+            holds!(
+                Timers,
+                deadline.is_some_and(|deadline| deadline <= first.max(now.mono) + seconds(1)),
+                "asleep until {deadline:?}, and {first:?} is due"
+            );
         }
         holds!(Timers, deadline.is_none_or(|deadline| deadline > now.mono), "a deadline that a tick does not clear");
         Ok(())
@@ -1137,14 +1301,28 @@ impl Auditor {
     }
 
     /// The gauges and sums of a server, after any step.
-    pub(crate) fn counts(&mut self, host: usize, now: Now, tallies: &[std::sync::Arc<Tally>], free: u64, used: u64) -> Judged {
-        for law in [Law::PortsAddUp, Law::BoundedMemory, Law::NothingOutlives, Law::InIsOutAndDrops, Law::NothingBeforeProof] {
+    pub(crate) fn counts(
+        &mut self,
+        host: usize,
+        now: Now,
+        tallies: &[std::sync::Arc<Tally>],
+        free: u64,
+        used: u64,
+    ) -> Judged {
+        for law in
+            [Law::PortsAddUp, Law::BoundedMemory, Law::NothingOutlives, Law::InIsOutAndDrops, Law::NothingBeforeProof]
+        {
             self.tests(law);
         }
         let books = &self.hosts[host];
         let sum = |of: &dyn Fn(&Tally) -> u64| tallies.iter().map(|tally| of(tally)).sum::<u64>();
         let gauge = sum(&|tally| tally.allocations.iter().flatten().map(|counter| counter.get()).sum());
-        holds!(NothingBeforeProof, gauge == books.held.len() as u64, "{gauge} allocations, and the books have {}", books.held.len());
+        holds!(
+            NothingBeforeProof,
+            gauge == books.held.len() as u64,
+            "{gauge} allocations, and the books have {}",
+            books.held.len()
+        );
         let late = Duration::from_millis(2001);
         let is_awake = books.asleep_until < now.mono;
         let over = books.held.values().find(|held| held.legs.iter().all(|leg| leg.expires + late < now.mono));
@@ -1160,8 +1338,16 @@ impl Auditor {
         let fits = |least: u64, is: u64, most: u64| least <= is && (is <= most || !is_awake);
         // A leg that is over takes its own along, at the second of its end or one later.
         let has_over = books.held.values().any(|held| held.legs.iter().any(|leg| leg.expires <= now.mono));
-        holds!(BoundedMemory, has_over || fits(least.0, permissions, most.0), "{permissions} permissions of {least:?} to {most:?}");
-        holds!(BoundedMemory, has_over || fits(least.1, channels, most.1), "{channels} channels of {least:?} to {most:?}");
+        holds!(
+            BoundedMemory,
+            has_over || fits(least.0, permissions, most.0),
+            "{permissions} permissions of {least:?} to {most:?}"
+        );
+        holds!(
+            BoundedMemory,
+            has_over || fits(least.1, channels, most.1),
+            "{channels} channels of {least:?} to {most:?}"
+        );
         let ports = (books.rules.relay_ports.len() * books.rules.relays.len()) as u64;
         holds!(PortsAddUp, free + used == ports, "{free} free and {used} used of {ports}");
         let relayed = Usage {
@@ -1183,13 +1369,26 @@ impl Auditor {
         holds!(AsNew, books.held.is_empty(), "{} allocations are left", books.held.len());
         holds!(AsNew, used == 0, "{used} ports are left");
         holds!(AsNew, deadlines.iter().all(Option::is_none), "timers are left: {deadlines:?}");
-        holds!(AsNew, books.usage_of_ended == books.relayed, "{:?} told at the ends, {:?} seen", books.usage_of_ended, books.relayed);
+        holds!(
+            AsNew,
+            books.usage_of_ended == books.relayed,
+            "{:?} told at the ends, {:?} seen",
+            books.usage_of_ended,
+            books.relayed
+        );
         Ok(())
     }
 
     fn only_ends_what_is_over(&mut self, host: usize, worker: u8, now: Now, effects: &[Effect]) -> Judged {
         let harmless = |effect: &Effect| {
-            matches!(effect, Effect::Ended { .. } | Effect::Unbind { .. } | Effect::Close { .. } | Effect::Attached(_) | Effect::Detached(_))
+            matches!(
+                effect,
+                Effect::Ended { .. }
+                    | Effect::Unbind { .. }
+                    | Effect::Close { .. }
+                    | Effect::Attached(_)
+                    | Effect::Detached(_)
+            )
         };
         holds!(NothingBeforeProof, effects.iter().all(harmless), "{effects:?} before any proof");
         self.ends(host, worker, now, effects, &|_| false)
@@ -1224,7 +1423,14 @@ impl Auditor {
     }
 
     /// Takes in ends: of what is over, always; for another reason where `may_end` says so.
-    fn ends(&mut self, host: usize, worker: u8, now: Now, effects: &[Effect], may_end: &dyn Fn(Ended) -> bool) -> Judged {
+    fn ends(
+        &mut self,
+        host: usize,
+        worker: u8,
+        now: Now,
+        effects: &[Effect],
+        may_end: &dyn Fn(Ended) -> bool,
+    ) -> Judged {
         let books = &mut self.hosts[host];
         for effect in effects {
             match effect {
@@ -1245,7 +1451,10 @@ impl Auditor {
                 }
                 Effect::Unbind { relay, family } => {
                     let Some(held) = books.held.get_mut(&(worker, *relay)) else {
-                        return Err(Breach { law: Law::NothingOutlives, what: format!("{relay:?} is gone and loses a port") });
+                        return Err(Breach {
+                            law: Law::NothingOutlives,
+                            what: format!("{relay:?} is gone and loses a port"),
+                        });
                     };
                     let is_over = held.leg(*family, now).is_none();
                     holds!(NothingOutlives, is_over || may_end(Ended::Released), "a live relay address is taken away");
@@ -1293,7 +1502,14 @@ impl Books {
         }
     }
 
-    fn allocate_due(&self, heard: &Heard<'_>, message: &Message<'_>, asker: &Somebody, here: Option<&Held>, is_over: bool) -> Vec<u16> {
+    fn allocate_due(
+        &self,
+        heard: &Heard<'_>,
+        message: &Message<'_>,
+        asker: &Somebody,
+        here: Option<&Held>,
+        is_over: bool,
+    ) -> Vec<u16> {
         if let Some(held) = here {
             let is_repeat = held.asked == message.transaction && held.user == asker.user;
             return vec![if is_repeat { SUCCESS } else { 437 }];
@@ -1312,14 +1528,17 @@ impl Books {
             Some(Ok([6, ..])) if rules.tcp_relays => {}
             Some(Ok(_)) => codes.push(442),
         }
-        let (even, token) = (message.bytes::<1>(Attribute::EVEN_PORT), message.bytes::<8>(Attribute::RESERVATION_TOKEN));
-        let (family, also) = (bytes4(Attribute::REQUESTED_ADDRESS_FAMILY), bytes4(Attribute::ADDITIONAL_ADDRESS_FAMILY));
+        let (even, token) =
+            (message.bytes::<1>(Attribute::EVEN_PORT), message.bytes::<8>(Attribute::RESERVATION_TOKEN));
+        let (family, also) =
+            (bytes4(Attribute::REQUESTED_ADDRESS_FAMILY), bytes4(Attribute::ADDITIONAL_ADDRESS_FAMILY));
         let also = also.or(bytes4(Attribute::ADDITIONAL_ADDRESS_FAMILY_DRAFT));
         let is_broken = matches!(even, Some(Err(_))) || matches!(token, Some(Err(_))) || matches!(family, Some(Err(_)));
         let is_broken = is_broken || matches!(bytes4(Attribute::LIFETIME), Some(Err(_)));
         let is_broken = is_broken || also.is_some_and(|also| !matches!(also, Ok([2, ..])));
         let is_whole = message.get(Attribute::DONT_FRAGMENT).is_some();
-        let is_odd = is_tcp && (!heard.path.tuple.transport.is_stream() || is_whole || token.is_some() || even.is_some());
+        let is_odd =
+            is_tcp && (!heard.path.tuple.transport.is_stream() || is_whole || token.is_some() || even.is_some());
         let is_pair = matches!(even, Some(Ok([bits])) if bits & 0x80 != 0);
         let clashes = token.is_some() && (even.is_some() || family.is_some() || also.is_some());
         let clashes = clashes || (also.is_some() && (family.is_some() || is_pair));
@@ -1364,7 +1583,14 @@ impl Books {
         }]
     }
 
-    fn refresh_due(&self, heard: &Heard<'_>, message: &Message<'_>, asker: &Somebody, here: Option<(&Id, &Held)>, is_over: bool) -> Vec<u16> {
+    fn refresh_due(
+        &self,
+        heard: &Heard<'_>,
+        message: &Message<'_>,
+        asker: &Somebody,
+        here: Option<(&Id, &Held)>,
+        is_over: bool,
+    ) -> Vec<u16> {
         let now = heard.now;
         let lifetime = message.bytes::<4>(Attribute::LIFETIME);
         let family = message.bytes::<4>(Attribute::REQUESTED_ADDRESS_FAMILY);
@@ -1377,7 +1603,8 @@ impl Books {
         let held = match ticket {
             Some(_) if !self.rules.mobility => return vec![405],
             Some(ticket) => {
-                let is_shown = |held: &&Held| !held.is_over(now) && is_ticket_of(held, ticket, heard.path, message.transaction);
+                let is_shown =
+                    |held: &&Held| !held.is_over(now) && is_ticket_of(held, ticket, heard.path, message.transaction);
                 let Some(held) = self.held.values().find(is_shown) else {
                     // The ticket of nobody, of somebody gone, or one that is used: whoever it was for, this is all one hears.
                     return vec![437, 441];
@@ -1434,7 +1661,8 @@ impl Books {
 
     fn channel_due(&self, held: &Held, message: &Message<'_>, now: Now) -> Vec<u16> {
         let number = message.bytes::<4>(Attribute::CHANNEL_NUMBER).and_then(Result::ok);
-        let number = number.map(|[n0, n1, ..]| u16::from_be_bytes([n0, n1])).filter(|number| (0x4000..=0x7FFF).contains(number));
+        let number =
+            number.map(|[n0, n1, ..]| u16::from_be_bytes([n0, n1])).filter(|number| (0x4000..=0x7FFF).contains(number));
         let peer = message.xor_address(Attribute::XOR_PEER_ADDRESS).and_then(Result::ok);
         let (Some(number), Some(peer), false) = (number, peer, held.is_tcp) else { return vec![400] };
         if held.leg(Family::of(peer.ip()), now).is_none() {
@@ -1447,7 +1675,8 @@ impl Books {
         let taken = held.channels.iter().filter(resting);
         let clashes = taken.clone().any(|(other, (to, _))| (*other == number) != (*to == peer));
         let is_new = !taken.clone().any(|(other, _)| *other == number);
-        let mut ips: BTreeSet<IpAddr> = held.permissions.iter().filter(|(_, expires)| **expires > now.mono).map(|(ip, _)| *ip).collect();
+        let mut ips: BTreeSet<IpAddr> =
+            held.permissions.iter().filter(|(_, expires)| **expires > now.mono).map(|(ip, _)| *ip).collect();
         ips.insert(peer.ip());
         if ips.len() > self.rules.permissions {
             return vec![508];
@@ -1460,7 +1689,9 @@ impl Books {
     }
 
     fn connect_due(&self, held: &Held, message: &Message<'_>, now: Now) -> Vec<u16> {
-        let Some(peer) = message.xor_address(Attribute::XOR_PEER_ADDRESS).and_then(Result::ok) else { return vec![400] };
+        let Some(peer) = message.xor_address(Attribute::XOR_PEER_ADDRESS).and_then(Result::ok) else {
+            return vec![400];
+        };
         if !held.is_tcp {
             return vec![437];
         }
@@ -1474,11 +1705,18 @@ impl Books {
         if held.streams.values().any(|stream| stream.peer == peer && (stream.is_ours || !is_own)) {
             return vec![446];
         }
-        let pending = held.streams.values().filter(|stream| stream.connecting.is_some() || stream.waits_until.is_some());
+        let pending =
+            held.streams.values().filter(|stream| stream.connecting.is_some() || stream.waits_until.is_some());
         vec![if pending.count() >= 16 || held.streams.len() >= 128 { 508 } else { SUCCESS }]
     }
 
-    fn connection_bind_due(&self, heard: &Heard<'_>, message: &Message<'_>, asker: &Somebody, is_taken: bool) -> Vec<u16> {
+    fn connection_bind_due(
+        &self,
+        heard: &Heard<'_>,
+        message: &Message<'_>,
+        asker: &Somebody,
+        is_taken: bool,
+    ) -> Vec<u16> {
         let id = message.bytes::<4>(Attribute::CONNECTION_ID).and_then(Result::ok).map(u32::from_be_bytes);
         let now = heard.now;
         let waits = |held: &Held| {
@@ -1538,7 +1776,11 @@ fn is_padded_with_zeros(bytes: &[u8]) -> Judged {
         let length = usize::from(u16::from_be_bytes([*l0, *l1]));
         let padded = length.next_multiple_of(4);
         let padding = value.get(length..padded);
-        holds!(AnswersFit, padding.is_some_and(|padding| padding.iter().all(|byte| *byte == 0)), "padding that is not zero");
+        holds!(
+            AnswersFit,
+            padding.is_some_and(|padding| padding.iter().all(|byte| *byte == 0)),
+            "padding that is not zero"
+        );
         rest = value.get(padded..).unwrap_or_default();
     }
     Ok(())

@@ -78,7 +78,8 @@ impl Wish {
 impl Actor {
     pub(crate) fn new(number: usize, world: &mut World) -> Self {
         let host = world.chance.below(world.hosts.len() as u64) as usize;
-        let transport = *world.chance.pick(&[Transport::Udp, Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Dtls]);
+        let transport =
+            *world.chance.pick(&[Transport::Udp, Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Dtls]);
         let is_v4 = !world.chance.one_in(4);
         // Some share an address behind one NAT.
         let place = if world.chance.one_in(3) { 0 } else { 1 + number as u8 };
@@ -190,7 +191,10 @@ impl World {
         let (host, path) = (self.clients[client].host, self.clients[client].path);
         let ttl = if path.tuple.transport == Transport::Udp { self.ttl() } else { None };
         if path.tuple.transport == Transport::Udp && left > 0 {
-            self.later(Duration::from_millis(500 << (3 - left.min(3))), Event::AsksAgain { client, bytes: bytes.clone(), left });
+            self.later(
+                Duration::from_millis(500 << (3 - left.min(3))),
+                Event::AsksAgain { client, bytes: bytes.clone(), left },
+            );
         }
         self.sends(path.tuple.transport, Event::Arrives { host, path, bytes, ttl });
     }
@@ -329,7 +333,9 @@ impl World {
         let peer = self.destination();
         let wish = match self.chance.below(6) {
             0 => Wish::new(Method::ALLOCATE).with(Attribute::REQUESTED_TRANSPORT, &[17, 0]),
-            1 => Wish::new(Method::CREATE_PERMISSION).with(Attribute::XOR_PEER_ADDRESS, &[0, 3, 1, 2, 3, 4, 5, 6]).with_peer(peer),
+            1 => Wish::new(Method::CREATE_PERMISSION)
+                .with(Attribute::XOR_PEER_ADDRESS, &[0, 3, 1, 2, 3, 4, 5, 6])
+                .with_peer(peer),
             2 => Wish::new(Method::CHANNEL_BIND).with_peer(peer),
             3 => Wish::new(Method::CONNECT).with_peer(peer),
             4 => Wish::new(Method::REFRESH).with(Attribute(0x0077), &[1, 2, 3]),
@@ -380,7 +386,8 @@ impl World {
         };
         let mut path = self.path(host, old.tuple.transport, ip);
         if old.tuple.transport == Transport::Udp && self.chance.one_in(3) {
-            let same_nat = |other: &&Actor| other.ip == ip && other.host == host && other.path.tuple.transport == Transport::Udp;
+            let same_nat =
+                |other: &&Actor| other.ip == ip && other.host == host && other.path.tuple.transport == Transport::Udp;
             let others: Vec<Path> = self.clients.iter().filter(same_nat).map(|other| other.path).collect();
             path = *self.chance.pick(&others);
         }
@@ -440,7 +447,8 @@ impl World {
         }
         match heard {
             Heard::Success(success) => {
-                let is_mine = actor.waiting.as_ref().is_some_and(|(asked, _)| asked.get(8..20) == Some(&success.transaction));
+                let is_mine =
+                    actor.waiting.as_ref().is_some_and(|(asked, _)| asked.get(8..20) == Some(&success.transaction));
                 if !is_mine || !success.is_signed {
                     return;
                 }
@@ -542,7 +550,10 @@ impl World {
         let peer = self.destination();
         let channel = 0x5000 + self.chance.below(0x2fff) as u16;
         let [c0, c1] = channel.to_be_bytes();
-        self.wishes(number, Wish::new(Method::CHANNEL_BIND).with(Attribute::CHANNEL_NUMBER, &[c0, c1, 0, 0]).with_peer(peer));
+        self.wishes(
+            number,
+            Wish::new(Method::CHANNEL_BIND).with(Attribute::CHANNEL_NUMBER, &[c0, c1, 0, 0]).with_peer(peer),
+        );
     }
 }
 

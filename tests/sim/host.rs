@@ -76,7 +76,14 @@ struct Sockets {
 }
 
 impl Host {
-    pub(crate) fn new(number: usize, rules: Rules, lie: Option<Lie>, workers: u8, now: Now, chance: &mut Chance) -> Self {
+    pub(crate) fn new(
+        number: usize,
+        rules: Rules,
+        lie: Option<Lie>,
+        workers: u8,
+        now: Now,
+        chance: &mut Chance,
+    ) -> Self {
         let hash = foldhash::fast::FixedState::with_seed(chance.number());
         let ports = Ports::new(&rules.relays, rules.relay_ports.clone());
         let packet = Packet::new(vec![0xAA; SLOT].into());
@@ -140,14 +147,23 @@ impl Host {
     }
 
     /// A message of a client arrives.
-    pub(crate) fn hears(&mut self, now: Now, path: Path, bytes: &[u8], ttl: Option<u8>, judge: &mut Auditor, out: &mut Vec<Out>) -> Judged {
+    pub(crate) fn hears(
+        &mut self,
+        now: Now,
+        path: Path,
+        bytes: &[u8],
+        ttl: Option<u8>,
+        judge: &mut Auditor,
+        out: &mut Vec<Out>,
+    ) -> Judged {
         let mut worker = self.routes.get(&path.tuple).copied().unwrap_or_else(|| self.chosen(&path.tuple));
         for _ in 0..2 {
             self.packet.fill(bytes);
             self.packet.marks = Marks { ttl, ..Marks::default() };
             let mut effects = Vec::new();
             let clock = self.clock(now, &[Lie::SlowClock]);
-            let verdict = self.workers[usize::from(worker)].handle(clock, Input::Client(path), &mut self.packet, &mut effects);
+            let verdict =
+                self.workers[usize::from(worker)].handle(clock, Input::Client(path), &mut self.packet, &mut effects);
             if let Verdict::Elsewhere(other) = verdict {
                 assert!(effects.is_empty() && other != worker, "a packet handed on has done nothing yet");
                 worker = other;
@@ -211,7 +227,13 @@ impl Host {
         Ok(())
     }
 
-    fn reaches(&self, _now: Now, id: Id, peer: SocketAddr, destination: Destination) -> Result<(SocketAddr, SocketAddr), Dropped> {
+    fn reaches(
+        &self,
+        _now: Now,
+        id: Id,
+        peer: SocketAddr,
+        destination: Destination,
+    ) -> Result<(SocketAddr, SocketAddr), Dropped> {
         let claims = &self.held[&id].claims;
         let claim = claims.iter().find(|claim| Family::of(claim.address.local) == Family::of(peer.ip()));
         let claim = claim.expect("what leaves has a socket to leave from");
@@ -242,29 +264,55 @@ impl Host {
     }
 
     /// A datagram reaches a relay address.
-    pub(crate) fn peer_says(&mut self, now: Now, id: Id, from: SocketAddr, bytes: &[u8], ttl: Option<u8>, judge: &mut Auditor, out: &mut Vec<Out>) -> Judged {
+    pub(crate) fn peer_says(
+        &mut self,
+        now: Now,
+        id: Id,
+        from: SocketAddr,
+        bytes: &[u8],
+        ttl: Option<u8>,
+        judge: &mut Auditor,
+        out: &mut Vec<Out>,
+    ) -> Judged {
         self.packet.fill(bytes);
         self.packet.marks = Marks { ttl, ..Marks::default() };
         let mut effects = Vec::new();
         let (worker, relay) = id;
         let clock = self.clock(now, &[Lie::SlowClockForPeers]);
-        let verdict = self.workers[usize::from(worker)].handle(clock, Input::Peer { relay, from }, &mut self.packet, &mut effects);
+        let verdict = self.workers[usize::from(worker)].handle(
+            clock,
+            Input::Peer { relay, from },
+            &mut self.packet,
+            &mut effects,
+        );
         assert!(effects.is_empty(), "a peer does nothing to the world");
         if self.lie == Some(Lie::Secret) {
             self.packet.fill(self.rules.nonce_key.as_bytes());
         }
-        self.told(worker, verdict, out, |out| judge.peer_says(self.number, &FromPeer { id, now, from, bytes, ttl, verdict, out }))
+        self.told(worker, verdict, out, |out| {
+            judge.peer_says(self.number, &FromPeer { id, now, from, bytes, ttl, verdict, out })
+        })
     }
 
     /// An ICMP error comes back to a relay socket.
-    pub(crate) fn icmp(&mut self, now: Now, id: Id, peer: SocketAddr, icmp: Icmp, judge: &mut Auditor, out: &mut Vec<Out>) -> Judged {
+    pub(crate) fn icmp(
+        &mut self,
+        now: Now,
+        id: Id,
+        peer: SocketAddr,
+        icmp: Icmp,
+        judge: &mut Auditor,
+        out: &mut Vec<Out>,
+    ) -> Judged {
         self.packet.clear();
         let mut effects = Vec::new();
         let (worker, relay) = id;
         let input = Input::Icmp { relay, peer, icmp };
         let verdict = self.workers[usize::from(worker)].handle(now, input, &mut self.packet, &mut effects);
         assert!(effects.is_empty(), "an ICMP error does nothing to the world");
-        let said = |out: &[u8]| judge.icmp(self.number, &FromPeer { id, now, from: peer, bytes: &[], ttl: None, verdict, out }, icmp);
+        let said = |out: &[u8]| {
+            judge.icmp(self.number, &FromPeer { id, now, from: peer, bytes: &[], ttl: None, verdict, out }, icmp)
+        };
         self.told(worker, verdict, out, said)
     }
 
@@ -281,7 +329,15 @@ impl Host {
     }
 
     /// The system has tried to connect.
-    pub(crate) fn connected(&mut self, now: Now, id: Id, stream: StreamId, is_open: bool, judge: &mut Auditor, out: &mut Vec<Out>) -> Judged {
+    pub(crate) fn connected(
+        &mut self,
+        now: Now,
+        id: Id,
+        stream: StreamId,
+        is_open: bool,
+        judge: &mut Auditor,
+        out: &mut Vec<Out>,
+    ) -> Judged {
         self.packet.clear();
         let (worker, relay) = id;
         let mut effects = Vec::new();
@@ -304,11 +360,23 @@ impl Host {
     }
 
     /// A peer connects to a relay address.
-    pub(crate) fn comes(&mut self, now: Now, id: Id, from: SocketAddr, judge: &mut Auditor, out: &mut Vec<Out>) -> Judged {
+    pub(crate) fn comes(
+        &mut self,
+        now: Now,
+        id: Id,
+        from: SocketAddr,
+        judge: &mut Auditor,
+        out: &mut Vec<Out>,
+    ) -> Judged {
         self.packet.clear();
         let (worker, relay) = id;
         let mut effects = Vec::new();
-        let verdict = self.workers[usize::from(worker)].handle(now, Input::Incoming { relay, from }, &mut self.packet, &mut effects);
+        let verdict = self.workers[usize::from(worker)].handle(
+            now,
+            Input::Incoming { relay, from },
+            &mut self.packet,
+            &mut effects,
+        );
         if let Verdict::Dropped(why) = verdict {
             self.tallies[usize::from(worker)].count_drop(why);
         }
@@ -322,7 +390,14 @@ impl Host {
     }
 
     /// Joined connections carry bytes, or end.
-    pub(crate) fn carries(&mut self, now: Now, stream: StreamId, bytes: Option<(u64, u64)>, judge: &mut Auditor, out: &mut Vec<Out>) {
+    pub(crate) fn carries(
+        &mut self,
+        now: Now,
+        stream: StreamId,
+        bytes: Option<(u64, u64)>,
+        judge: &mut Auditor,
+        out: &mut Vec<Out>,
+    ) {
         let Some((id, path)) = self.streams.get(&stream).copied() else { return };
         let (worker, relay) = id;
         let mut effects = Vec::new();
@@ -340,14 +415,18 @@ impl Host {
             }
         };
         let verdict = self.workers[usize::from(worker)].handle(now, input, &mut self.packet, &mut effects);
-        assert!(effects.is_empty() && matches!(verdict, Verdict::Nothing | Verdict::Wait(_)), "{verdict:?} about bytes");
+        assert!(
+            effects.is_empty() && matches!(verdict, Verdict::Nothing | Verdict::Wait(_)),
+            "{verdict:?} about bytes"
+        );
     }
 
     /// A client's connection has closed.
     pub(crate) fn closes(&mut self, now: Now, tuple: FiveTuple, judge: &mut Auditor, out: &mut Vec<Out>) -> Judged {
         let worker = self.routes.remove(&tuple).unwrap_or_else(|| self.chosen(&tuple));
         let mut effects = Vec::new();
-        let verdict = self.workers[usize::from(worker)].handle(now, Input::Closed(tuple), &mut self.packet, &mut effects);
+        let verdict =
+            self.workers[usize::from(worker)].handle(now, Input::Closed(tuple), &mut self.packet, &mut effects);
         assert_eq!(verdict, Verdict::Nothing, "nobody is told that somebody has gone");
         judge.closes(self.number, worker, &tuple, now, &effects)?;
         self.performs(worker, effects, out);

@@ -49,13 +49,13 @@ pub(crate) enum Lie {
 /// Every lie, and the invariants by which it is found out.
 pub(crate) const LIES: [(Lie, &[u8]); 18] = [
     (Lie::SlowClock, &[1, 9, 14, 16]),
-    (Lie::SlowClockForPeers, &[3]),
+    (Lie::SlowClockForPeers, &[3, 4]),
     (Lie::DeafToRules, &[1, 2, 8, 14, 16]),
     (Lie::ChangedByte, &[4]),
     (Lie::SamePort, &[5]),
     (Lie::LostPort, &[6]),
     (Lie::NoQuota, &[7]),
-    (Lie::NoTicks, &[8]),
+    (Lie::NoTicks, &[8, 16]),
     (Lie::Generous, &[11]),
     (Lie::Talkative, &[12]),
     (Lie::Echo, &[13]),
@@ -70,7 +70,14 @@ pub(crate) const LIES: [(Lie, &[u8]); 18] = [
 
 impl Lie {
     /// Changes what came of a client's message.
-    pub(crate) fn tells(self, path: Path, asked: &[u8], verdict: &mut Verdict, left: &mut Vec<u8>, effects: &mut Vec<Effect>) {
+    pub(crate) fn tells(
+        self,
+        path: Path,
+        asked: &[u8],
+        verdict: &mut Verdict,
+        left: &mut Vec<u8>,
+        effects: &mut Vec<Effect>,
+    ) {
         let is_answer = matches!(verdict, Verdict::ToClient(_)) && left.len() >= 20;
         match self {
             Self::ChangedByte if matches!(verdict, Verdict::ToPeer { .. }) => {
@@ -78,7 +85,9 @@ impl Lie {
                     *last ^= 1;
                 }
             }
-            Self::Generous if is_answer && Message::parse(asked).is_ok_and(|message| message.method == Method::ALLOCATE) => {
+            Self::Generous
+                if is_answer && Message::parse(asked).is_ok_and(|message| message.method == Method::ALLOCATE) =>
+            {
                 effects.push(Effect::Accept { relay: RelayId { index: 7, generation: 7 }, stream: StreamId(7) });
             }
             Self::Talkative if is_answer => {

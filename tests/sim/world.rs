@@ -13,8 +13,8 @@ use crate::rules::{PRIVATE, Rules, USERS, host_v4, host_v6, password_of, secret_
 use sha2::{Digest, Sha256};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use turnserver::time::{Duration, Instant, Now, UnixSeconds, seconds};
 use turnserver::turn::tally::Transport;
 use turnserver::turn::{FiveTuple, Link, Path, Protocol, StreamId};
@@ -57,19 +57,45 @@ pub(crate) enum Event {
     /// A client thinks of something to do.
     Acts(usize),
     /// A client has heard no answer to this.
-    AsksAgain { client: usize, bytes: Vec<u8>, left: u8 },
+    AsksAgain {
+        client: usize,
+        bytes: Vec<u8>,
+        left: u8,
+    },
     /// A message reaches a server.
-    Arrives { host: usize, path: Path, bytes: Vec<u8>, ttl: Option<u8> },
+    Arrives {
+        host: usize,
+        path: Path,
+        bytes: Vec<u8>,
+        ttl: Option<u8>,
+    },
     /// A message reaches whoever has this address.
-    Reaches { to: SocketAddr, path: Path, bytes: Vec<u8> },
+    Reaches {
+        to: SocketAddr,
+        path: Path,
+        bytes: Vec<u8>,
+    },
     /// A datagram reaches somebody who is no client: a peer, or a relay address.
-    Relays { from: SocketAddr, to: SocketAddr, bytes: Vec<u8>, ttl: Option<u8> },
+    Relays {
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+        ttl: Option<u8>,
+    },
     /// A peer thinks of something to say.
     PeerActs,
     /// A connection that the server asked for has come to be, or not.
-    Connected { host: usize, id: Id, stream: StreamId, is_open: bool },
+    Connected {
+        host: usize,
+        id: Id,
+        stream: StreamId,
+        is_open: bool,
+    },
     /// A client's connection closes.
-    Closes { host: usize, tuple: FiveTuple },
+    Closes {
+        host: usize,
+        tuple: FiveTuple,
+    },
     Goes(Fault),
 }
 
@@ -158,7 +184,8 @@ pub(crate) fn run_with(seed: u64, keeps_all: bool, lie: Option<Lie>) -> Result<S
     let mut world = World::new(seed, keeps_all, lie);
     // A panic is a breach like any other, and the world it happened in can be seen again.
     let lived = catch_unwind(AssertUnwindSafe(|| world.lives()));
-    let lived = lived.unwrap_or_else(|_| Err(Breach { law: Law::NothingBeforeProof, what: "somebody panicked".into() }));
+    let lived =
+        lived.unwrap_or_else(|_| Err(Breach { law: Law::NothingBeforeProof, what: "somebody panicked".into() }));
     lived.map_err(|breach| world.failure(breach))?;
     world.story.tested = std::mem::take(&mut world.auditor.tested);
     world.story.faults = std::mem::take(&mut world.faults.seen);
@@ -174,7 +201,8 @@ impl World {
         let mut chance = Chance::new(seed);
         let mut faults = Faults::default();
         // 2023, the last minutes of 32-bit seconds, of their unsigned kin, and a battery that is empty.
-        let starts = [(1_700_000_000, ""), (1_700_000_000, ""), (2_147_483_000, "F41"), (4_294_967_000, "F41"), (1000, "F41")];
+        let starts =
+            [(1_700_000_000, ""), (1_700_000_000, ""), (2_147_483_000, "F41"), (4_294_967_000, "F41"), (1000, "F41")];
         let (unix, late) = *chance.pick(&starts);
         faults.note(late);
         let now = Now { mono: Instant(BEGIN), unix: UnixSeconds(unix) };
