@@ -38,7 +38,7 @@ impl Server {
             return if allocation.is_over(now) { Dropped::NoAllocation } else { Dropped::NoChannel }.into();
         };
         if !allocation.permits(channel.peer.ip(), now) {
-            return Dropped::NoPermission.into();
+            return if allocation.is_over(now) { Dropped::NoAllocation } else { Dropped::NoPermission }.into();
         }
         packet.keep(channel::HEAD..channel::HEAD + head.length);
         let is_moving = allocation.is_moving_to(tuple);
@@ -102,12 +102,6 @@ impl Server {
         let Some(marks) = onward(packet.marks) else { return Dropped::Ttl.into() };
         packet.marks = marks;
         let bytes = packet.len() as u64;
-        if let Some(rate) = self.policy.limits.bandwidth_per_allocation
-            && !allocation.downward.take(now.mono, rate, bytes)
-        {
-            self.tally.limited_bandwidth.add(1);
-            return Dropped::Bandwidth.into();
-        }
         let framed = match allocation.channel_to(from, now) {
             Some(channel) => {
                 u16::try_from(packet.len()).is_ok_and(|length| packet.prepend(&channel::head(channel.number, length)))
@@ -120,6 +114,13 @@ impl Server {
         };
         if !framed {
             return Dropped::TooLarge.into();
+        }
+        // Only what leaves is charged.
+        if let Some(rate) = self.policy.limits.bandwidth_per_allocation
+            && !allocation.downward.take(now.mono, rate, bytes)
+        {
+            self.tally.limited_bandwidth.add(1);
+            return Dropped::Bandwidth.into();
         }
         if allocation.path.tuple.transport.is_stream() {
             packet.pad();

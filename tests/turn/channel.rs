@@ -248,3 +248,12 @@ fn c26_a_channel_without_its_permission_is_silent_both_ways_until_bound_again() 
     t.says(channel_data(0x4000, b"hello")).reaches(PEER_A, b"hello");
     t.peer(PEER_A).sends(b"hello").hears(channel(0x4000, b"hello"));
 }
+
+#[test]
+fn an_allocation_that_is_over_is_none_whatever_of_its_channels_was_left() {
+    let mut t = Turn::allocated("alice");
+    t.waits(seconds(100));
+    t.says(channel_bind(0x4000, PEER_A)).hears(success());
+    t.passes(seconds(500));
+    t.says(channel_data(0x4000, b"late")).hears(dropped(Dropped::NoAllocation));
+}

@@ -47,7 +47,7 @@ fn t13_all_credentials_of_one_user_share_one_quota() {
 }
 
 #[test]
-fn class_12_a_repeated_allocate_is_counted_once() {
+fn a_repeated_allocate_is_counted_once() {
     let mut t = Turn::with(|world| world.policy.limits.allocations_per_user = 1);
     t.joins("alice").allocates();
     t.first().repeats().hears(success());
@@ -104,7 +104,7 @@ fn t14_x04_data_over_the_rate_is_dropped_and_requests_are_not() {
 }
 
 #[test]
-fn class_4_a_network_gets_so_many_answers_a_second_and_its_neighbour_its_own() {
+fn a_network_gets_so_many_answers_a_second_and_its_neighbour_its_own() {
     let mut t = Turn::with(|world| world.policy.limits.unauthenticated_per_ip = 10);
     t.joins("alice");
     t.joins("bob");
@@ -121,7 +121,7 @@ fn class_4_a_network_gets_so_many_answers_a_second_and_its_neighbour_its_own() {
 }
 
 #[test]
-fn class_4_all_of_an_ipv6_64_is_one_network_and_a_port_is_none() {
+fn all_of_an_ipv6_64_is_one_network_and_a_port_is_none() {
     let mut t = Turn::with(|world| world.policy.limits.unauthenticated_per_ip = 10);
     let ask = [&[0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42][..], &[5; 12]].concat();
     let mut answered = |client: String| {
@@ -148,7 +148,7 @@ fn whoever_has_signed_is_not_held_up_by_strangers_behind_the_same_address() {
 }
 
 #[test]
-fn class_4_a_connection_cannot_be_forged_and_is_not_held_up() {
+fn a_connection_cannot_be_forged_and_is_not_held_up() {
     let mut t = Turn::with(|world| world.policy.limits.unauthenticated_per_ip = 1);
     t.joins_by_tcp("alice");
     for _ in 0..100 {
@@ -169,4 +169,13 @@ fn x01_a_wrong_signature_is_a_strangers() {
         matches!(outcome.verdict, Verdict::ToClient(_))
     });
     assert_eq!(answers.count(), 10);
+}
+
+#[test]
+fn a_datagram_too_long_for_any_message_costs_no_bandwidth() {
+    let mut t = Turn::with(|world| world.policy.limits.bandwidth_per_allocation = Some(100_000));
+    t.joins("alice").obtains(allocate().with(Attribute::REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0]));
+    t.says(create_permission(&[PEER_V6])).hears(success());
+    t.peer(PEER_V6).sends(&[7; 65_507]).hears(dropped(Dropped::TooLarge));
+    t.peer(PEER_V6).sends(&[7; 60_000]).hears(data(PEER_V6, &[7; 60_000]));
 }
