@@ -232,34 +232,30 @@ impl Held {
     }
 }
 
-/// What one direction of a limited allocation has carried beyond its rate.
+/// What one direction of a limited allocation has carried beyond its rate, as the time until it is paid.
 #[derive(Clone, Copy, Debug, Default)]
-struct Debt {
-    /// In billionths of a byte.
-    owed: u128,
-    at: Instant,
-}
+struct Debt(Instant);
 
-const NANO: u128 = 1_000_000_000;
+/// What rounding may explain.
+const SLACK: Duration = Duration::from_micros(1);
 
 impl Debt {
-    fn owed(&self, now: Now, rate: u64) -> u128 {
-        let paid = now.mono.since(self.at).as_nanos() * u128::from(rate);
-        self.owed.saturating_sub(paid)
+    fn cost(rate: u64, bytes: u64) -> Duration {
+        Duration::from_nanos((u128::from(bytes) * 1_000_000_000 / u128::from(rate)) as u64)
     }
 
-    /// Whether so many bytes are too many: a second's worth is lent, and anything to whoever owes nothing.
+    /// Whether so many bytes may be too many: a second's worth is lent, and anything to whoever owes nothing.
     fn is_too_high(&self, now: Now, rate: u64, bytes: u64) -> bool {
-        let owed = self.owed(now, rate);
-        owed > 0 && owed + u128::from(bytes) * NANO > u128::from(rate) * NANO
+        let owed = self.0.since(now.mono);
+        owed + SLACK > SLACK && owed + Self::cost(rate, bytes) + SLACK > seconds(1)
     }
 
-    /// Books so many bytes; `false` when they were too many by more than what rounding explains.
+    /// Books so many bytes; `false` when they were too many.
     fn lends(&mut self, now: Now, rate: u64, bytes: u64) -> bool {
-        let slack = Self { owed: self.owed.saturating_sub(8 * u128::from(rate)), at: self.at };
-        let is_fine = !slack.is_too_high(now, rate, bytes.saturating_sub(1));
-        *self = Self { owed: self.owed(now, rate) + u128::from(bytes) * NANO, at: now.mono };
-        is_fine
+        let owed = self.0.since(now.mono);
+        let cost = Self::cost(rate, bytes);
+        self.0 = now.mono + owed + cost;
+        owed <= SLACK || owed + cost <= seconds(1) + SLACK
     }
 }
 
@@ -429,7 +425,7 @@ impl Auditor {
             return self.is_ignored(host, heard, &[reason]);
         } else {
             let rate = books.rules.bandwidth;
-            let is_spent = rate.is_some_and(|rate| held.up.is_too_high(heard.now, rate, payload.len() as u64 + 1));
+            let is_spent = rate.is_some_and(|rate| held.up.is_too_high(heard.now, rate, payload.len() as u64));
             // Between two relays of one server the shell asks whether the other lives.
             let is_own = books.rules.relays.iter().any(|relay| [relay.local, relay.external].contains(&peer.ip()));
             let is_excused = match heard.verdict {
@@ -757,9 +753,10 @@ impl Auditor {
                 held.sweeps(now);
                 let clashes = held.channels.iter().any(|(other, (to, _))| (*other == number) != (*to == peer));
                 holds!(ChannelsAreOneToOne, !clashes, "channel {number:#06x} and {peer} mean something else already");
-                held.channels.insert(number, (peer, now.mono + minutes(10)));
+                let is_new = held.channels.insert(number, (peer, now.mono + minutes(10))).is_none();
                 held.permissions.insert(peer.ip(), now.mono + minutes(5));
-                holds!(BoundedMemory, held.channels.len() <= books.rules.channels, "{} channels", held.channels.len());
+                let is_within = !is_new || held.channels.len() <= books.rules.channels;
+                holds!(BoundedMemory, is_within, "{} channels", held.channels.len());
                 tested = Some(Law::ChannelsAreOneToOne);
             }
             (Method::BINDING, _) | (Method::CONNECTION_BIND, _) => {}
@@ -1095,7 +1092,7 @@ impl Auditor {
             let is_due = match why {
                 Dropped::NoPermission => !held.permits(ip, now),
                 Dropped::Ttl => said.ttl.is_some_and(|ttl| ttl <= 1),
-                Dropped::Bandwidth => rate.is_some_and(|rate| held.down.is_too_high(now, rate, bytes + 1)),
+                Dropped::Bandwidth => rate.is_some_and(|rate| held.down.is_too_high(now, rate, bytes)),
                 Dropped::TooLarge => bytes > 65_400,
                 _ => false,
             };
