@@ -449,6 +449,12 @@ fn a_ticket_of_another_worker_is_shown_there() {
     let shown = || refresh().with(Attribute::MOBILITY_TICKET, &ticket);
     here.joins("alice").learns_a_nonce();
     assert_eq!(here.says(shown()).verdict, Verdict::Elsewhere(2));
+    let mut fewer = Turn::with(|world| {
+        world.policy.auth.mobility = true;
+        world.place = Place { number: 0, count: 2 };
+    });
+    fewer.joins("alice").learns_a_nonce();
+    fewer.says(shown()).hears(error(437)); // workers are counted from 0
     let mut bent = ticket.clone();
     bent[20] ^= 1;
     here.says(refresh().with(Attribute::MOBILITY_TICKET, &bent)).hears(error(437));
