@@ -262,7 +262,13 @@ impl World {
         let some = self.streams.iter().nth(usize::from(script.byte() % 4)).map(|(stream, relay)| (*stream, *relay));
         let (stream, relay) = some.unwrap_or_else(|| (StreamId(script.u32()), self.some_relay(script)));
         let input = match script.byte() % 4 {
-            0 => Input::Connected { relay, stream, is_open: script.yes() },
+            0 => {
+                let is_open = script.yes();
+                if !is_open {
+                    self.streams.remove(&stream);
+                }
+                Input::Connected { relay, stream, is_open }
+            }
             1 => Input::Incoming { relay: self.some_relay(script), from: *script.pick(&PEERS) },
             2 => Input::Carried { relay, stream, to_peer: script.u32().into(), to_client: script.u32().into() },
             _ => {
