@@ -22,6 +22,7 @@ mod permission;
 mod policy;
 mod ports;
 mod refresh;
+mod refusal;
 mod sha256;
 mod support;
 mod tcp;
