@@ -2,16 +2,22 @@
 
 use super::script::Script;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::LazyLock;
 use turnserver::turn::peers::{Destination, Own, Peers, Prefix, RelayAddress};
 
-/// The built-in set as the tests of the server have it, each range with its reason.
-const RANGES: &str = include_str!("../../turn/deny-ranges.json");
+/// The built-in set as the tests of the server have it.
+static SPECIAL_PURPOSE: LazyLock<Vec<Range>> = LazyLock::new(|| {
+    let file = include_str!("../../turn/deny-ranges.json");
+    let ranges = file.lines().filter_map(|line| line.trim().strip_prefix("\"net\": \"")?.split('"').next());
+    ranges.map(Range::of).collect()
+});
 
 /// Rules of the operator, of each kind.
 const RULES: usize = 4;
 
 /// What no rule opens: forms that hide another address or name no single host.
-const NEVER: [&str; 11] = [
+static NEVER: LazyLock<Vec<Range>> = LazyLock::new(|| NEVER_OPEN.map(Range::of).into());
+const NEVER_OPEN: [&str; 11] = [
     "0.0.0.0/32",
     "224.0.0.0/4",
     "255.255.255.255/32",
@@ -91,13 +97,25 @@ fn bits(ip: IpAddr) -> (u128, u8) {
     }
 }
 
-fn is_inside(ip: IpAddr, range: &str) -> bool {
-    let (address, length) = range.split_once('/').expect("a range has a length");
-    let address: IpAddr = address.parse().expect("a range has an address");
-    let length: u8 = length.parse().expect("a length is a number");
-    let ((bits, width), (other, other_width)) = (bits(ip), bits(address));
-    let host = u32::from(width.saturating_sub(length));
-    width == other_width && (host == 128 || bits >> host == other >> host)
+/// A prefix as a number.
+struct Range {
+    bits: u128,
+    width: u8,
+    length: u8,
+}
+
+impl Range {
+    fn of(text: &str) -> Self {
+        let (address, length) = text.split_once('/').expect("a range has a length");
+        let (bits, width) = bits(address.parse().expect("a range has an address"));
+        Self { bits, width, length: length.parse().expect("a length is a number") }
+    }
+
+    fn holds(&self, ip: IpAddr) -> bool {
+        let (bits, width) = bits(ip);
+        let host = u32::from(self.width - self.length);
+        width == self.width && (host == 128 || bits >> host == self.bits >> host)
+    }
 }
 
 #[derive(Debug)]
@@ -134,8 +152,8 @@ impl Model {
     /// The longest rule about an address, by its length and rank.
     fn rule(&self, ip: IpAddr) -> (u8, Rule) {
         let of = |rule, list: &[Prefix]| {
-            let inside = list.iter().filter(|prefix| is_inside(ip, &prefix.to_string()));
-            inside.map(|prefix| (prefix.length(), rule)).max()
+            let ranges = list.iter().map(|prefix| Range::of(&prefix.to_string()));
+            ranges.filter(|range| range.holds(ip)).map(|range| (range.length, rule)).max()
         };
         let built_in = self.special_purpose.then(|| self.built_in(ip)).flatten();
         [of(Rule::Allow, &self.allow), of(Rule::Deny, &self.deny), built_in]
@@ -146,9 +164,8 @@ impl Model {
     }
 
     fn built_in(&self, ip: IpAddr) -> Option<(u8, Rule)> {
-        let ranges = RANGES.lines().filter_map(|line| line.trim().strip_prefix("\"net\": \"")?.split('"').next());
-        let special = ranges.filter(|range| is_inside(ip, range)).map(|range| (length(range), Rule::Special));
-        let global = (ip.is_ipv6() && is_inside(ip, "2000::/3")).then_some((3, Rule::Open));
+        let special = SPECIAL_PURPOSE.iter().filter(|range| range.holds(ip)).map(|range| (range.length, Rule::Special));
+        let global = matches!(ip, IpAddr::V6(ip) if ip.octets()[0] >> 5 == 1).then_some((3, Rule::Open));
         let outside = ip.is_ipv6().then_some((0, Rule::Special));
         special.chain(global).chain(outside).max()
     }
@@ -173,7 +190,7 @@ impl Model {
 
     fn vet(&self, peer: SocketAddr) -> Option<Destination> {
         let ip = peer.ip();
-        let is_never = NEVER.iter().any(|range| is_inside(ip, range)) && ip != IpAddr::V6(1.into());
+        let is_never = NEVER.iter().any(|range| range.holds(ip)) && ip != IpAddr::V6(1.into());
         if is_never || peer.port() == 0 {
             return None;
         }
@@ -191,8 +208,4 @@ impl Model {
         };
         (is_open && !self.own.services.contains(&peer)).then_some(Destination::Elsewhere)
     }
-}
-
-fn length(range: &str) -> u8 {
-    range.split_once('/').and_then(|(_, length)| length.parse().ok()).expect("a range has a length")
 }
