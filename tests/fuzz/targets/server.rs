@@ -100,6 +100,8 @@ struct World {
     waiting: Vec<Bind>,
     /// Connections with peers that the shell has or tries to make.
     streams: BTreeMap<StreamId, RelayId>,
+    /// Those that it tries to make.
+    attempts: BTreeSet<StreamId>,
     next_port: u16,
     last_token: [u8; 8],
 }
@@ -136,6 +138,7 @@ impl World {
             live: BTreeSet::new(),
             waiting: Vec::new(),
             streams: BTreeMap::new(),
+            attempts: BTreeSet::new(),
             next_port: 50_000,
             last_token: [0; 8],
         }
@@ -276,7 +279,7 @@ impl World {
         let some = self.streams.iter().nth(usize::from(script.byte() % 4)).map(|(stream, relay)| (*stream, *relay));
         let (stream, relay) = some.unwrap_or_else(|| (StreamId(script.u32()), self.some_relay(script)));
         let input = match script.byte() % 4 {
-            0 => {
+            0 if self.attempts.remove(&stream) => {
                 let is_open = script.yes();
                 if !is_open {
                     self.streams.remove(&stream);
@@ -286,6 +289,7 @@ impl World {
             1 => Input::Incoming { relay: self.some_relay(script), from: *script.pick(&PEERS) },
             2 => Input::Carried { relay, stream, to_peer: script.u32().into(), to_client: script.u32().into() },
             _ => {
+                self.attempts.remove(&stream);
                 self.streams.remove(&stream);
                 Input::StreamClosed { relay, stream }
             }
@@ -427,12 +431,16 @@ impl World {
                 Effect::Connect { relay, stream, peer, .. } => {
                     assert!(self.policy.peers.vet(peer).is_some(), "to a peer that the rules refuse: {peer}");
                     assert!(self.streams.insert(stream, relay).is_none(), "a number that another connection has");
+                    self.attempts.insert(stream);
                 }
                 Effect::Accept { relay, stream } => {
                     assert!(self.streams.insert(stream, relay).is_none(), "a number that another connection has");
                 }
                 Effect::Join { relay, stream, .. } => assert_eq!(self.streams.get(&stream), Some(&relay)),
-                Effect::Close { relay, stream } => assert_eq!(self.streams.remove(&stream), Some(relay)),
+                Effect::Close { relay, stream } => {
+                    self.attempts.remove(&stream);
+                    assert_eq!(self.streams.remove(&stream), Some(relay), "closed twice, or never opened");
+                }
                 Effect::Attached(_) | Effect::Detached(_) => {}
             }
         }
