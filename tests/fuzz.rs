@@ -13,7 +13,7 @@ use std::path::Path;
 use std::{env, fs, thread};
 
 /// Changed inputs for each target, unless `FUZZ_RUNS` says another number: some seconds for all of them.
-const RUNS: usize = 3000;
+const RUNS: usize = 1000;
 /// The longest input that is made up, in bytes.
 const LONGEST: usize = 4096;
 /// What parsers make much of.
