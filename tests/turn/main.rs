@@ -25,6 +25,7 @@ mod refresh;
 mod refusal;
 mod sha256;
 mod support;
+mod tally;
 mod tcp;
 mod token;
 mod worlds;
