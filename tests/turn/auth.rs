@@ -405,3 +405,29 @@ fn nonce_for(t: &mut Turn, client: &str) -> Vec<u8> {
     let tuple = FiveTuple { transport: Transport::Udp, client: client.parse().expect("an address"), server: SERVER };
     t.datagram(tuple, &ask).hears(error(401)).get(Attribute::NONCE).expect("a challenge has a nonce")
 }
+
+#[test]
+fn a31_a_name_that_says_no_expiry_is_whole_the_users() {
+    for (name, ends, user) in [
+        ("1700000600:alice", Some(1_700_000_600), "alice"),
+        ("1700000600:a:b", Some(1_700_000_600), "a:b"),
+        ("1700000600", Some(1_700_000_600), "1700000600"),
+        ("1700000600:", Some(1_700_000_600), "1700000600:"),
+        (":alice", None, ":alice"),
+        ("alice", None, "alice"),
+        ("alice:1700000600", None, "alice:1700000600"),
+        ("+17:alice", None, "+17:alice"),
+        ("17a:alice", None, "17a:alice"),
+        ("", None, ""),
+        ("99999999999999999999:alice", None, "99999999999999999999:alice"),
+    ] {
+        assert_eq!(credential::expiry(name, ':').map(|ends| ends.0), ends, "{name}");
+        assert_eq!(credential::user(name, ':'), user);
+    }
+    assert_eq!(credential::user("1700000600.alice", '.'), "alice");
+}
+
+#[test]
+fn a28_a_secret_says_that_it_is_one_and_no_more() {
+    assert_eq!(format!("{:?}", Secret::new("north")), "Secret(…)");
+}

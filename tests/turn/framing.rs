@@ -224,6 +224,18 @@ fn s38_binding_asks_for_a_credential_where_strangers_are_not_served() {
 }
 
 #[test]
+fn a_binding_that_needs_a_credential_is_challenged_with_at_most_four_times_its_bytes() {
+    for (realm, times) in [("example.org", 3.4), ("a realm of 24 characters", 4.0)] {
+        let mut t = Turn::with(|world| {
+            world.policy.auth.anonymous_stun = false;
+            world.policy.realm = realm.into();
+        });
+        t.joins("alice");
+        assert_eq!(t.says(binding()).hears(error(401)).amplification(), times);
+    }
+}
+
+#[test]
 fn s46_the_smallest_exchange_is_twenty_bytes_for_thirty_two_or_forty_four() {
     let mut t = Turn::new();
     t.joins("alice");

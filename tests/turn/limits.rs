@@ -1,7 +1,9 @@
 //! Quotas, bandwidth, and how much a stranger is answered.
 
 use crate::support::*;
+use turnserver::time::Instant;
 use turnserver::turn::Verdict;
+use turnserver::turn::limits::SharedBucket;
 use turnserver::turn::refusal::Dropped;
 use turnserver::turn::tally::Transport;
 use turnserver::wire::codes::Attribute;
@@ -178,4 +180,16 @@ fn a_datagram_too_long_for_any_message_costs_no_bandwidth() {
     t.says(create_permission(&[PEER_V6])).hears(success());
     t.peer(PEER_V6).sends(&[7; 65_507]).hears(dropped(Dropped::TooLarge));
     t.peer(PEER_V6).sends(&[7; 60_000]).hears(data(PEER_V6, &[7; 60_000]));
+}
+
+#[test]
+fn what_is_spent_from_a_shared_bucket_is_waited_for_until_half_of_it_is_left() {
+    let (bucket, noon) = (SharedBucket::default(), Instant(1_000_000_000_000));
+    let half = core::time::Duration::from_millis(500);
+    assert_eq!(bucket.charge(noon, 1000, 500), None);
+    assert_eq!(bucket.charge(noon, 1000, 500), Some(noon + half));
+    assert_eq!(bucket.charge(noon, 1000, 2000), Some(noon + half * 5));
+    assert!(!bucket.take(noon + seconds(2), 1000, 1), "others took it all");
+    assert!(bucket.take(noon + seconds(3), 1000, 1000), "it is full again");
+    assert_eq!(bucket.charge(noon + seconds(9), 1000, 0), None);
 }

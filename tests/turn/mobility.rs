@@ -438,6 +438,21 @@ fn m11_ten_thousand_moves_grow_nothing() {
 }
 
 #[test]
+fn of_two_workers_each_knows_the_others_tickets() {
+    let [mut here, mut there] = [0, 1].map(|number| {
+        Turn::with(|world| {
+            world.policy.auth.mobility = true;
+            world.place = Place { number, count: 2 };
+        })
+    });
+    there.joins("alice").obtains(allocate_mobile());
+    let ticket = there.first().party().ticket.clone();
+    here.joins("alice").learns_a_nonce();
+    let shown = here.says(refresh().with(Attribute::MOBILITY_TICKET, &ticket));
+    assert_eq!(shown.verdict, Verdict::Elsewhere(1));
+}
+
+#[test]
 fn a_ticket_of_another_worker_is_shown_there() {
     let of = |number| {
         Turn::with(|world| {
@@ -451,6 +466,12 @@ fn a_ticket_of_another_worker_is_shown_there() {
     let shown = || refresh().with(Attribute::MOBILITY_TICKET, &ticket);
     here.joins("alice").learns_a_nonce();
     assert_eq!(here.says(shown()).verdict, Verdict::Elsewhere(2));
+    let mut fewer = Turn::with(|world| {
+        world.policy.auth.mobility = true;
+        world.place = Place { number: 0, count: 2 };
+    });
+    fewer.joins("alice").learns_a_nonce();
+    fewer.says(shown()).hears(error(437)); // workers are counted from 0
     let mut bent = ticket.clone();
     bent[20] ^= 1;
     here.says(refresh().with(Attribute::MOBILITY_TICKET, &bent)).hears(error(437));

@@ -188,6 +188,21 @@ fn behind_one_to_one_nat_the_outer_address_is_ours_too() {
 }
 
 #[test]
+fn either_form_of_a_relay_address_may_be_permitted_whatever_the_rules_say() {
+    let (local, external) = ("10.0.0.5".parse().expect("an address"), "20.0.0.1".parse().expect("an address"));
+    let own = Own { relays: vec![RelayAddress { local, external }], ..Own::default() };
+    let peers = Peers::new(&[], &[prefix("20.0.0.0/8")], true, own);
+    assert!(peers.vet_address(local) && peers.vet_address(external));
+    assert!(!peers.vet_address("10.0.0.6".parse().expect("an address")));
+    assert!(!peers.vet_address("20.0.0.2".parse().expect("an address")));
+}
+
+#[test]
+fn a_prefix_is_shown_as_it_is_written() {
+    assert_eq!(format!("{:?} {0}", prefix("10.0.0.0/8")), "10.0.0.0/8 10.0.0.0/8");
+}
+
+#[test]
 fn a_prefix_with_host_bits_is_told_which_one_was_meant() {
     assert_eq!("10.0.0.1/8".parse::<Prefix>(), Err(PrefixError::HostBits(prefix("10.0.0.0/8"))));
     assert_eq!("2001:db8::1/32".parse::<Prefix>(), Err(PrefixError::HostBits(prefix("2001:db8::/32"))));

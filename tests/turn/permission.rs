@@ -147,6 +147,9 @@ fn p12_a_full_table_takes_no_more_and_loses_nothing() {
     assert_eq!(t.gauges(), (1, 4, 1));
     t.passes(seconds(300)); // what is over makes room, also before anybody has swept
     t.says(create_permission(&peers[2..6])).hears(success());
+    t.says(refresh()).hears(success());
+    t.passes(seconds(300));
+    t.says(create_permission(&peers[..1])).hears(success()); // one is enough to look who is still there
 }
 
 #[test]

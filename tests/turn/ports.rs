@@ -75,6 +75,74 @@ fn l22_a_port_held_back_is_nobodys_until_its_time_is_over() {
     assert_eq!(take(&mut ports, now + seconds(30), Want::Any, "bob", 2).map(|claim| claim.port), Some(50_001));
 }
 
+#[test]
+fn no_more_ports_are_woken_early_than_will_do() {
+    let resting = |order: [u16; 4]| {
+        let mut ports = Ports::new(&[ADDRESS], 50_000..=50_003);
+        let claims: Vec<_> =
+            (0..4).filter_map(|chance| take(&mut ports, Instant(0), Want::Any, "alice", chance)).collect();
+        for port in order {
+            let claim = claims.iter().find(|claim| claim.port == port).expect("all are taken");
+            ports.give_back(Instant(0), *claim);
+        }
+        ports
+    };
+    for chance in 0..20 {
+        let mut ports = resting([50_001, 50_000, 50_003, 50_002]);
+        let any = take(&mut ports, Instant(0), Want::Any, "bob", chance);
+        assert_eq!(any.map(|claim| claim.port), Some(50_001));
+        let mut ports = resting([50_000, 50_001, 50_003, 50_002]);
+        let pair = take(&mut ports, Instant(0), Want::Pair([1; 8]), "bob", chance);
+        assert_eq!(pair.map(|claim| claim.port), Some(50_000));
+    }
+}
+
+#[test]
+fn whoever_reserves_in_a_loop_leaves_ports_for_the_others() {
+    let mut ports = Ports::new(&[ADDRESS], 49_152..=65_535);
+    let mut token = 0u64;
+    let mut reserve = |ports: &mut Ports, user: &str| {
+        token += 1;
+        take(ports, Instant(0), Want::Pair(token.to_be_bytes()), user, 0).is_some()
+    };
+    for user in 0..16 {
+        let user = user.to_string();
+        assert!((0..256).all(|_| reserve(&mut ports, &user)));
+        assert!(!reserve(&mut ports, &user), "256 of one user");
+    }
+    assert!(!reserve(&mut ports, "alice"), "4,096 of all");
+    assert!(take(&mut ports, Instant(0), Want::Any, "alice", 0).is_some());
+    assert!(take(&mut ports, Instant(0), Want::Even, "alice", 0).is_some());
+}
+
+#[test]
+fn a_reservation_nobody_will_hear_of_is_given_back_alone() {
+    let mut ports = Ports::new(&[ADDRESS], 50_000..=50_003);
+    for token in [[1; 8], [2; 8]] {
+        assert!(take(&mut ports, Instant(0), Want::Pair(token), "alice", 0).is_some());
+    }
+    ports.cancel([1; 8]);
+    assert_eq!((ports.used(), ports.free()), (3, 1));
+    assert_eq!(take(&mut ports, Instant(0), Want::Reserved([1; 8]), "alice", 0), None);
+    assert!(take(&mut ports, Instant(0), Want::Reserved([2; 8]), "alice", 0).is_some());
+}
+
+#[test]
+fn ports_of_one_family_are_taken_from_all_its_addresses_and_no_other() {
+    let plain = |ip| RelayAddress { local: ip, external: ip };
+    let second = plain("20.0.0.2".parse().expect("an address"));
+    for chance in 0..20 {
+        let mut ports = Ports::new(&[plain(HOST_V6.into()), ADDRESS, second], 50_000..=50_001);
+        let claims: Vec<_> = (0..4).filter_map(|_| take(&mut ports, Instant(0), Want::Any, "alice", chance)).collect();
+        let of = |address| claims.iter().filter(|claim| claim.address == address).count();
+        assert_eq!((of(ADDRESS), of(second)), (2, 2));
+        assert_eq!(take(&mut ports, Instant(0), Want::Any, "alice", chance), None);
+        let sixth = ports.take(Instant(0), Family::V6, Want::Any, "alice", [chance; 32]).expect("it has its own");
+        ports.give_back(Instant(0), sixth);
+        assert_eq!((ports.used(), ports.free()), (4, 2));
+    }
+}
+
 fn take(ports: &mut Ports, now: Instant, want: Want, user: &str, chance: u8) -> Option<Claim> {
     ports.take(now, Family::V4, want, user, [chance; 32])
 }

@@ -407,3 +407,15 @@ fn a_long_realm_leaves_no_room_for_the_offer_in_the_answer_to_the_shortest_reque
         assert!(t.says(longer).hears(error(401)).get(Attribute::PASSWORD_ALGORITHMS).is_some());
     }
 }
+
+#[test]
+fn a_fingerprint_counts_on_both_sides_when_the_offer_must_fit() {
+    for (len, is_offered) in [(12, true), (28, true), (29, false)] {
+        let mut t = Turn::with(|world| world.policy.realm = "r".repeat(len));
+        t.joins("alice");
+        let shortest = request(Method::ALLOCATE).with(Attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]).unsigned();
+        let outcome = t.says(shortest.fingerprinted()).hears(error(401));
+        assert!(outcome.amplification() <= 2.9, "{} with a realm of {len}", outcome.amplification());
+        assert_eq!(outcome.get(Attribute::PASSWORD_ALGORITHMS).is_some(), is_offered, "a realm of {len}");
+    }
+}

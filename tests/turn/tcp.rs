@@ -45,6 +45,17 @@ fn nothing_was_asked_of_the_shell(t: &Turn) {
 }
 
 #[test]
+fn the_nonce_of_the_first_connection_is_good_for_binding_on_the_second_and_for_nothing_else() {
+    let mut t = dialling();
+    let stream = connected(&mut t, PEER_A);
+    let nonce = t.client("alice").party().nonce.clone();
+    assert_ne!(nonce, t.client("data").party().nonce);
+    t.client("data").says(allocate().but(Attribute::NONCE, &nonce)).hears(error(438));
+    t.client("data").says(connection_bind(StreamId(7)).but(Attribute::NONCE, &nonce)).hears(error(438));
+    t.client("data").says(connection_bind(stream).but(Attribute::NONCE, &nonce)).hears(success()).signed();
+}
+
+#[test]
 fn j01_a_tcp_relay_is_for_clients_over_tcp_and_only_where_there_are_any() {
     let mut t = Turn::new();
     t.joins("alice").learns_a_nonce();

@@ -106,6 +106,18 @@ fn o01_a_challenge_names_the_server_that_tokens_must_be_for() {
 }
 
 #[test]
+fn class_04_the_name_in_a_challenge_counts_when_the_offer_must_fit() {
+    for (name, is_offered) in [(None, true), (Some("t.org"), false), (Some(NAME), false)] {
+        let mut t = Turn::with(|world| {
+            world.policy.auth.oauth = name.map(|name| OAuth { server_name: name.into(), keys: Vec::new() });
+        });
+        t.joins("alice");
+        let challenge = t.says(allocate()).hears(error(401));
+        assert_eq!(challenge.get(Attribute::PASSWORD_ALGORITHMS).is_some(), is_offered, "{name:?}");
+    }
+}
+
+#[test]
 fn s09_a_server_that_takes_no_tokens_does_not_know_what_they_are() {
     let mut t = Turn::new();
     t.joins("alice").learns_a_nonce();
@@ -181,6 +193,8 @@ fn o04_what_follows_the_token_needs_its_key_alone() {
     t.says(signed_with(channel_bind(0x4000, PRIVATE), &MAC)).hears(error(403)).signed();
     t.says(signed_with(refresh(), &MAC)).hears(success()).signed();
     t.says(signed_with(refresh(), &MAC_2)).hears(error(401)).unsigned();
+    let renamed = |name: &[u8]| signed_with(refresh(), &MAC).but(Attribute::USERNAME, name);
+    t.says(renamed(b"south")).hears(success()).signed(); // a key id without a token means nothing
     joins(&mut t, "bob", "north");
     t.client("bob").says(signed_with(allocate(), &MAC)).hears(error(401)); // a key without its token is nobody's
 }

@@ -5,6 +5,7 @@
 
 mod differential;
 mod framing;
+mod names;
 mod packet;
 mod parse;
 mod proxy;

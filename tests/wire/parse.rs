@@ -8,7 +8,7 @@ use turnserver::wire::codes::{Attribute, Class, MAGIC_COOKIE, Method};
 use turnserver::wire::integrity::Algorithm;
 use turnserver::wire::reply::Reply;
 use turnserver::wire::stun::{Malformed, Message};
-use turnserver::wire::{Kind, classify, stream};
+use turnserver::wire::{Kind, classify, is_http, stream};
 
 /// Does to `bytes` whatever the crate can do to bytes from the network. Returns whether they are a STUN message.
 fn look_at(bytes: &[u8]) -> bool {
@@ -172,4 +172,20 @@ fn with_fingerprint() -> Vec<u8> {
     let mut buf = [0; 28];
     Reply::new(&mut buf, Method::BINDING, Class::Request, [3; 12]).fingerprint().finish().expect("it fits");
     buf.to_vec()
+}
+
+#[test]
+fn a_browser_is_told_by_its_first_word_and_as_long_as_there_is_doubt_nothing_is() {
+    for start in
+        ["GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "CONNECT ", "OPTIONS ", "TRACE ", "PATCH ", "PRI * HTTP/2.0"]
+    {
+        for end in 0..start.len() {
+            assert_eq!(is_http(&start.as_bytes()[..end]), None, "{start}");
+        }
+        assert_eq!(is_http(start.as_bytes()), Some(true));
+        assert_eq!(is_http(format!("{start}/ HTTP/1.1\r\n").as_bytes()), Some(true));
+    }
+    for other in ["GETS", "get /", "QUIT ", "PRI *  ", "\0\x01", "@\0\0\x04"] {
+        assert_eq!(is_http(other.as_bytes()), Some(false), "{other:?}");
+    }
 }
