@@ -30,6 +30,8 @@ mod life;
 mod limits;
 #[path = "server/loops.rs"]
 mod loops;
+#[path = "server/moves.rs"]
+mod moves;
 #[path = "server/numbers.rs"]
 mod numbers;
 #[path = "support/pair.rs"]

@@ -167,7 +167,8 @@ impl Worker {
     }
 
     fn began(&mut self, relay: RelayId, session: &Session) {
-        self.count_on_conn(session.path, true);
+        // A path may still lead here from an allocation that has just ended, and then it has to go on leading here.
+        self.attach(session.path, true);
         let second_relay = session.second_relay.map(tracing::field::display);
         tracing::info!(
             allocation = %sockets::name(self.number, relay),

@@ -523,11 +523,7 @@ impl Host {
                     let joined = self.streams.remove(&stream).and_then(|(_, path)| path);
                     out.extend(joined.map(Out::Hangup));
                 }
-                Effect::Attached(path) => {
-                    if self.chosen(&path.tuple) != worker {
-                        self.routes.insert(path.tuple, worker);
-                    }
-                }
+                Effect::Attached(path) => self.leads(path, worker),
                 Effect::Detached(path) => drop(self.routes.remove(&path.tuple)),
                 Effect::Ended { relay, session, why, .. } => {
                     if why != Ended::Disconnected {
@@ -538,9 +534,16 @@ impl Host {
                 Effect::Unbind { relay, family } => {
                     self.gives_back((worker, relay), |claim| Family::of(claim.address.local) == family);
                 }
-                Effect::Began { .. } => {}
+                Effect::Began { session, .. } => self.leads(session.path, worker),
                 Effect::Bind(_) => unreachable!("a Bind is answered at once"),
             }
+        }
+    }
+
+    /// A path leads to a worker, whichever the kernel chose.
+    fn leads(&mut self, path: Path, worker: u8) {
+        if self.chosen(&path.tuple) != worker {
+            self.routes.insert(path.tuple, worker);
         }
     }
 
