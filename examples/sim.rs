@@ -3,7 +3,8 @@
 //! Shows progress, goes on where it stopped, and says for every seed that fails how to see that world again. The worlds
 //! themselves are those of `tests/sim`.
 
-#![expect(clippy::expect_used, clippy::print_stdout, reason = "a tool for a terminal")]
+#![expect(clippy::print_stdout, reason = "a tool for a terminal")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "a judge names what a law is about, and takes the rest together")]
 
 #[path = "../tests/sim/auditor.rs"]
 mod auditor;
@@ -15,6 +16,7 @@ mod client;
 mod fault;
 #[path = "../tests/sim/host.rs"]
 mod host;
+#[expect(dead_code, reason = "only the tests tell lies")]
 #[path = "../tests/sim/lie.rs"]
 mod lie;
 #[path = "../tests/sim/rules.rs"]

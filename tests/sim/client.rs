@@ -215,7 +215,7 @@ impl World {
             4 => {
                 let tokens: Vec<[u8; 8]> = self.clients.iter().filter_map(|client| client.token).collect();
                 if !tokens.is_empty() {
-                    wish = wish.with(Attribute::RESERVATION_TOKEN, &*self.chance.pick::<[u8; 8]>(&tokens));
+                    wish = wish.with(Attribute::RESERVATION_TOKEN, self.chance.pick::<[u8; 8]>(&tokens).as_slice());
                 }
             }
             _ => {}

@@ -264,6 +264,7 @@ impl Host {
     }
 
     /// A datagram reaches a relay address.
+    #[expect(clippy::too_many_arguments, reason = "one step and all that belongs to it")]
     pub(crate) fn peer_says(
         &mut self,
         now: Now,

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use turnserver::time::{Instant, Now, UnixSeconds, seconds};
 use turnserver::turn::credential::{self, Secret};
+use turnserver::turn::opaque::OpaqueString;
 use turnserver::turn::peers::RelayAddress;
 use turnserver::turn::policy::{AeadKey, OAuth, OAuthKey, Policy, UserKeys};
 use turnserver::turn::tally::{Tally, Transport};
@@ -50,10 +51,15 @@ fn names(mut script: Script<'_>) {
     assert_eq!(credential::user(&text, separator), whose);
 
     let secret = Secret::new(SECRET);
-    let minted = credential::mint(&secret, Some(&text), separator, ttl, now);
+    let user = OpaqueString::new(&text).ok();
+    assert!(
+        user.as_ref().is_none_or(|user| OpaqueString::new(user.as_str()).as_ref() == Ok(user)),
+        "prepared for good"
+    );
+    let minted = credential::mint(&secret, user.as_ref(), separator, ttl, now);
     assert_eq!(minted.expires.0, now.0 + ttl.as_secs());
     assert_eq!(credential::expiry(&minted.username, separator), Some(minted.expires));
-    assert!(text.is_empty() || credential::user(&minted.username, separator) == text);
+    assert!(user.is_none_or(|user| credential::user(&minted.username, separator) == user.as_str()));
     assert_eq!(minted.password, credential::password(&secret, &minted.username));
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use turnserver::client::{self, Client};
 use turnserver::time::{Duration, Instant, Now, UnixSeconds, minutes, seconds};
 use turnserver::turn::credential::{self, Secret};
+use turnserver::turn::opaque::OpaqueString;
 use turnserver::turn::peers::{Own, Peers, RelayAddress};
 use turnserver::turn::policy::{Policy, UserKeys};
 use turnserver::turn::tally::{Tally, Transport};
@@ -117,7 +118,13 @@ impl World {
         let policy = Arc::new(policy_of(settings));
         let now = Now { mono: Instant(1_000_000_000_000), unix: UnixSeconds(1_700_000_000) };
         let tally = Arc::new(Tally::default());
-        let guest = credential::mint(&Secret::new("north"), Some("guest"), ':', minutes(20), now.unix);
+        let guest = credential::mint(
+            &Secret::new("north"),
+            OpaqueString::new("guest").ok().as_ref(),
+            ':',
+            minutes(20),
+            now.unix,
+        );
         let parties = CLIENTS.into_iter().zip(0..).map(|((user, transport), number)| {
             let (user, password) = match user {
                 "guest" => (guest.username.as_str(), guest.password.as_str()),
