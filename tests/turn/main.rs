@@ -23,8 +23,11 @@ mod permission;
 mod policy;
 mod ports;
 mod probes;
+mod reflection;
 mod refresh;
 mod sha256;
+#[path = "../support/shapes.rs"]
+mod shapes;
 mod support;
 mod tcp;
 mod token;
