@@ -3,6 +3,8 @@
 //! Text from the network is escaped in every form, so that no record can forge a second line or steer a terminal.
 //! Lines go through a bounded queue to a thread of their own: whoever logs never waits for whoever reads, and a reader
 //! that is gone or asleep costs lines, never the server. Spans are not shown; every record carries its own fields.
+//! Of what goes wrong, ten lines a second of one kind are written and the others counted: a flood of packets is no flood
+//! of lines. What happened to an allocation (level `info`) is a record, of which none is left out.
 #![forbid(unsafe_code)]
 
 use crate::config::{Level, Log, LogFormat};
@@ -10,9 +12,11 @@ use crate::time::{Duration, seconds};
 use core::fmt::{self, Write as _};
 use serde_json::Value;
 use std::io::{self, IsTerminal as _};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
@@ -34,7 +38,7 @@ pub fn start(settings: &Log) -> Guard {
     };
     let queue = Queue::to(io::stderr(), form);
     let layer = tracing_subscriber::fmt::layer()
-        .event_format(form)
+        .event_format(Lines { form, crowds: Arc::clone(&queue.crowds) })
         .log_internal_errors(false) // it would tell standard error that standard error is broken, and panic
         .with_writer(queue.clone());
     let registry = tracing_subscriber::registry().with(filter(settings.level)).with(layer);
@@ -60,6 +64,8 @@ impl Drop for Guard {
 
 const FAREWELL: Duration = seconds(1); // for a reader that still reads; another has lost interest
 const QUEUE_MAX: usize = 1024; // lines
+const ALIKE_MAX: u32 = 10; // lines of one kind in a second: enough to see what it is, too few to fill a disk
+const SECOND: Duration = seconds(1);
 
 fn filter(level: Level) -> LevelFilter {
     match level {
@@ -76,6 +82,7 @@ fn filter(level: Level) -> LevelFilter {
 struct Queue {
     lines: SyncSender<Entry>,
     lost: Arc<AtomicU64>,
+    crowds: Arc<Crowds>,
 }
 
 #[derive(Debug)]
@@ -87,30 +94,111 @@ enum Entry {
 impl Queue {
     fn to(sink: impl io::Write + Send + 'static, form: Form) -> Self {
         let (lines, waiting) = sync_channel(QUEUE_MAX);
-        let queue = Self { lines, lost: Arc::default() };
-        let lost = Arc::clone(&queue.lost);
+        let queue = Self { lines, lost: Arc::default(), crowds: Arc::default() };
+        let (lost, crowds) = (Arc::clone(&queue.lost), Arc::clone(&queue.crowds));
         let writer = std::thread::Builder::new().name("log".into());
         // Without its thread the log is silent: `try_send` then counts lines as lost.
-        let _silent = writer.spawn(move || write_all(sink, form, &waiting, &lost));
+        let _silent = writer.spawn(move || write_all(sink, form, &waiting, &lost, &crowds));
         queue
     }
 }
 
-fn write_all(mut sink: impl io::Write, form: Form, waiting: &Receiver<Entry>, lost: &AtomicU64) {
-    for entry in waiting {
+fn write_all(mut sink: impl io::Write, form: Form, waiting: &Receiver<Entry>, lost: &AtomicU64, crowds: &Crowds) {
+    let mut is_quiet = true;
+    loop {
+        // What is left out comes within a second of a line of its kind, so one look a second after the last line finds
+        // it all, and a log in which nothing happens wakes nobody.
+        let entry = match is_quiet {
+            true => waiting.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            false => waiting.recv_timeout(SECOND),
+        };
+        is_quiet = entry.is_err();
+        let is_last = matches!(entry, Ok(Entry::Flush(_)) | Err(RecvTimeoutError::Disconnected));
+        for (event, count) in crowds.take(now(), is_last) {
+            let message = "more like this were left out";
+            let fields = vec![("message", message.into()), ("event", event.into()), ("left_out", count.into())];
+            let _gone = writeln!(sink, "{}", form.line(&time(), tracing::Level::WARN, module_path!(), fields));
+        }
         // A line that cannot be written has nowhere else to go.
         let _gone = match entry {
-            Entry::Line(line) => sink.write_all(&line),
-            Entry::Flush(done) => {
+            Ok(Entry::Line(line)) => sink.write_all(&line),
+            Ok(Entry::Flush(done)) => {
                 let _nobody_waits = done.try_send(());
                 Ok(())
             }
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Err(RecvTimeoutError::Disconnected) => return,
         };
         let lost = lost.swap(0, Relaxed);
         if lost > 0 {
             let fields = vec![("message", "lines of the log were lost".into()), ("lines", lost.into())];
             let _gone = writeln!(sink, "{}", form.line(&time(), tracing::Level::WARN, module_path!(), fields));
         }
+    }
+}
+
+/// What is said too often to be said each time. A kind is a place in the source that logs, so there are no more of them
+/// than the program has, whatever the network does.
+#[derive(Debug, Default)]
+struct Crowds(Mutex<Vec<Crowd>>);
+
+/// The events of one kind.
+#[derive(Debug)]
+struct Crowd {
+    kind: Identifier,
+    /// When its first line of this second was written.
+    began: Instant,
+    lines: u32,
+    /// In this second.
+    left_out: u64,
+    /// In the seconds before it, and not told yet.
+    due: u64,
+    /// What it says; known once one is left out.
+    event: Option<String>,
+}
+
+impl Crowds {
+    /// Whether one more event of this kind becomes a line. `event` is asked for what it says when it does not.
+    fn admit(&self, kind: Identifier, now: Instant, event: impl FnOnce() -> String) -> bool {
+        let mut crowds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(crowd) = crowds.iter_mut().find(|crowd| crowd.kind == kind) else {
+            crowds.push(Crowd { kind, began: now, lines: 1, left_out: 0, due: 0, event: None });
+            return true;
+        };
+        if crowd.is_over(now) {
+            crowd.close();
+            (crowd.began, crowd.lines) = (now, 0);
+        }
+        if crowd.lines < ALIKE_MAX {
+            crowd.lines += 1;
+            return true;
+        }
+        crowd.left_out += 1;
+        crowd.event.get_or_insert_with(event);
+        false
+    }
+
+    /// What was left out in the seconds that are over, or in all of them: what it says, and how often.
+    fn take(&self, now: Instant, is_last: bool) -> Vec<(String, u64)> {
+        let mut crowds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = |crowd: &mut Crowd| {
+            if is_last || crowd.is_over(now) {
+                crowd.close();
+            }
+            let count = core::mem::take(&mut crowd.due);
+            (count > 0).then(|| (crowd.event.clone().unwrap_or_default(), count))
+        };
+        crowds.iter_mut().filter_map(due).collect()
+    }
+}
+
+impl Crowd {
+    fn is_over(&self, now: Instant) -> bool {
+        now >= self.began + SECOND
+    }
+
+    fn close(&mut self) {
+        self.due += core::mem::take(&mut self.left_out);
     }
 }
 
@@ -156,17 +244,33 @@ enum Form {
     Logfmt,
 }
 
-impl<S, N> FormatEvent<S, N> for Form
+/// Which events become lines, and how those look.
+#[derive(Debug)]
+struct Lines {
+    form: Form,
+    crowds: Arc<Crowds>,
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut fields = Fields(Vec::new());
-        event.record(&mut fields);
-        let line = self.line(&time(), *event.metadata().level(), event.metadata().target(), fields.0);
-        writeln!(to, "{line}")
+        let (level, target) = (*event.metadata().level(), event.metadata().target());
+        let is_record = level == tracing::Level::INFO;
+        let said = || Fields::of(event).message();
+        if !is_record && !self.crowds.admit(event.metadata().callsite(), now(), said) {
+            return Ok(()); // an empty line, which is not written
+        }
+        writeln!(to, "{}", self.form.line(&time(), level, target, Fields::of(event).0))
     }
+}
+
+/// When an event comes, for the count of its kind.
+#[expect(clippy::disallowed_methods, reason = "whoever logs gives no time; the log is a shell, and reads the clock")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn time() -> String {
@@ -259,6 +363,17 @@ impl Visit for Fields {
 }
 
 impl Fields {
+    fn of(event: &Event<'_>) -> Self {
+        let mut fields = Self(Vec::new());
+        event.record(&mut fields);
+        fields
+    }
+
+    fn message(self) -> String {
+        let message = self.0.into_iter().find(|(name, _)| *name == "message");
+        message.and_then(|(_, value)| value.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
     fn put(&mut self, field: &Field, value: Value) {
         self.0.push((field.name(), value));
     }
@@ -336,11 +451,105 @@ mod tests {
     #[test]
     fn a_reader_that_sleeps_delays_nobody() {
         let (lines, asleep) = sync_channel(QUEUE_MAX);
-        let queue = Queue { lines, lost: Arc::default() };
+        let queue = Queue { lines, lost: Arc::default(), crowds: Arc::default() };
         for _ in 0..QUEUE_MAX + 5 {
             queue.make_writer().write_all(b"line\n").unwrap();
         }
         assert_eq!(queue.lost.load(Relaxed), 5);
         drop(asleep);
+    }
+
+    /// Everything that is written, for whoever looks later.
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Page {
+        fn lines(&self) -> Vec<Value> {
+            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        }
+    }
+
+    /// A place that logs. It has a size, so that two of them lie in two places.
+    struct Place(#[expect(dead_code, reason = "it is there for its size")] u8);
+
+    impl tracing::Callsite for Place {
+        fn set_interest(&self, _: tracing::subscriber::Interest) {}
+        fn metadata(&self) -> &tracing::Metadata<'_> {
+            unreachable!("nobody asks")
+        }
+    }
+
+    static OFTEN: Place = Place(1);
+    static SELDOM: Place = Place(2);
+
+    #[test]
+    fn of_one_kind_ten_a_second_are_said_and_the_others_counted() {
+        let crowds = Crowds::default();
+        let (often, seldom) = (Identifier(&OFTEN), Identifier(&SELDOM));
+        let start = now();
+        let said = (0..1000).filter(|_| crowds.admit(often.clone(), start, || "too often".into())).count();
+        assert_eq!(said, 10);
+        assert!(crowds.admit(seldom, start, || unreachable!("it is said")), "another kind has its own ten");
+        assert_eq!(crowds.take(start, false), [], "the second is not over");
+        assert_eq!(crowds.take(start + SECOND, false), [("too often".into(), 990)]);
+        assert_eq!(crowds.take(start + SECOND, false), [], "it is told once");
+    }
+
+    #[test]
+    fn a_flood_that_goes_on_is_counted_second_by_second() {
+        let crowds = Crowds::default();
+        let often = Identifier(&OFTEN);
+        let mut now = now();
+        for _ in 0..3 {
+            let said = (0..50).filter(|_| crowds.admit(often.clone(), now, || "too often".into())).count();
+            assert_eq!(said, 10);
+            now += SECOND;
+        }
+        assert_eq!(crowds.take(now, false), [("too often".into(), 120)]);
+        assert!(crowds.admit(often.clone(), now, || unreachable!("it is said")));
+        assert_eq!(crowds.take(now, true), []);
+        assert_eq!((0..50).filter(|_| crowds.admit(often.clone(), now, || "too often".into())).count(), 9);
+        assert_eq!(crowds.take(now, true), [("too often".into(), 41)], "the last look waits for no second");
+    }
+
+    #[test]
+    fn what_goes_wrong_is_limited_and_no_record_is() {
+        let page = Page::default();
+        let queue = Queue::to(page.clone(), Form::Json);
+        let lines = Lines { form: Form::Json, crowds: Arc::clone(&queue.crowds) };
+        let layer = tracing_subscriber::fmt::layer().event_format(lines).with_writer(queue.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            for number in 0..100 {
+                failed(number);
+                happened(number);
+            }
+        });
+        drop(Guard { queue });
+        let lines = page.lines();
+        let count = |message: &str| lines.iter().filter(|line| line["message"] == message).count();
+        assert_eq!(count("it happened"), 100);
+        // The seconds of a busy machine may be over while the hundred are said.
+        let left_out: u64 = lines.iter().filter_map(|line| line["left_out"].as_u64()).sum();
+        assert_eq!(count("it failed") as u64 + left_out, 100);
+        assert!(lines.iter().all(|line| line["left_out"].is_null() || line["event"] == "it failed"));
+        assert!(left_out > 0, "{lines:?}");
+    }
+
+    fn failed(number: u32) {
+        tracing::event!(tracing::Level::WARN, number, "it failed");
+    }
+
+    fn happened(number: u32) {
+        tracing::event!(tracing::Level::INFO, number, "it happened");
     }
 }

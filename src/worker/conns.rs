@@ -564,7 +564,7 @@ impl Conn {
         let end = received.over.map(|over| match over {
             Over::Closed => End::Gone,
             Over::Failed(error) => {
-                tracing::debug!(client = %self.tuple.client, %error, "a TLS connection failed");
+                opening::log_failure(self.tuple.client, &error);
                 End::Tls
             }
         });

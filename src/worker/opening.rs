@@ -15,7 +15,7 @@ use crate::turn::peers::Prefix;
 use crate::turn::tally::Transport;
 use crate::wire::proxy::{self, Ends, Header};
 use crate::wire::{self, Kind};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// How long a proxy may take for its header.
@@ -242,11 +242,16 @@ impl Worker {
 
     fn tls_failed(&mut self, id: ConnId, error: &rustls::Error, alert: &[u8]) -> End {
         if let Some(tuple) = self.conns.tuple(id) {
-            tracing::debug!(client = %tuple.client, %error, "a TLS connection failed");
+            log_failure(tuple.client, error);
             let _ = self.conns.queue(id.index, &tuple, alert, false); // it ends anyway
         }
         End::Tls
     }
+}
+
+/// One place for it, because the log counts by place what is said too often.
+pub(super) fn log_failure(client: SocketAddr, error: &rustls::Error) {
+    tracing::debug!(%client, %error, "a TLS connection failed");
 }
 
 /// The type of the record that TLS begins with (RFC 8446 §5.1).

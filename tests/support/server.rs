@@ -25,6 +25,8 @@ const POLL: Duration = Duration::from_millis(20);
 /// What a test changes of the ordinary set-up: loopback, one static user `u` with password `p`, one secret, one key.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
+    /// `realm`.
+    pub(crate) realm: &'static str,
     /// The listeners' addresses, all on one port.
     pub(crate) listen: Vec<IpAddr>,
     /// `relay.addresses`.
@@ -65,6 +67,7 @@ impl Default for Setup {
     fn default() -> Self {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         Self {
+            realm: "test.example",
             listen: vec![loopback],
             relay: vec![loopback],
             relay_lines: String::new(),
@@ -322,10 +325,10 @@ fn configuration(setup: &Setup, port: u16, http: SocketAddr) -> String {
     let socket = setup.http_socket.iter().map(|path| format!("unix:{}", path.display()));
     let http = quoted(std::iter::once(http.to_string()).chain(socket).collect());
     let Setup { relay_lines, listen_lines, auth_lines, password, limits, tls, .. } = setup;
-    let Setup { workers, log_level, log_format, scopes, .. } = setup;
+    let Setup { realm, workers, log_level, log_format, scopes, .. } = setup;
     format!(
         r#"
-realm = "test.example"
+realm = "{realm}"
 [listen]
 udp = [{listen}]
 tcp = [{listen}]

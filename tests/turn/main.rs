@@ -23,9 +23,12 @@ mod permission;
 mod policy;
 mod ports;
 mod probes;
+mod reflection;
 mod refresh;
 mod refusal;
 mod sha256;
+#[path = "../support/shapes.rs"]
+mod shapes;
 mod support;
 mod tally;
 mod tcp;
