@@ -184,6 +184,8 @@ pub enum Dropped {
     HandshakeTimeout,
     /// Its time to live was used up.
     Ttl,
+    /// More relayed messages inside each other than any call needs: it would go round.
+    Nested,
     /// The worker that has the allocation could not take it in time.
     Handover,
     /// A DTLS record that belongs to no association, or that is not its client's.
@@ -198,7 +200,7 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every value, in the order of the metrics.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Noise,
         Self::Malformed,
         Self::ClassicStun,
@@ -223,6 +225,7 @@ impl Dropped {
         Self::Tls,
         Self::HandshakeTimeout,
         Self::Ttl,
+        Self::Nested,
         Self::Handover,
         Self::Dtls,
         Self::HalfOpen,
@@ -257,6 +260,7 @@ impl Dropped {
             Self::Tls => "tls",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::Ttl => "ttl",
+            Self::Nested => "nested",
             Self::Handover => "handover",
             Self::Dtls => "dtls",
             Self::HalfOpen => "half_open",

@@ -13,11 +13,16 @@ use crate::wire::Packet;
 use crate::wire::channel::{self, ChannelData, ChannelError};
 use crate::wire::codes::{Attribute, Class, MAGIC_COOKIE, Method, message_type};
 use crate::wire::icmp::Icmp;
+use crate::wire::nesting;
 use crate::wire::packet::Marks;
 use crate::wire::reply::Reply;
 use crate::wire::stun::{Family, Message, TransactionId, xor_address_value};
 use core::net::SocketAddr;
 use rand_chacha::rand_core::Rng;
+
+/// Relayed messages inside what is relayed. A circle of relays takes one off on each pass, so that one packet makes eight at
+/// most (RFC 8656 §21.1.7); a relay behind a relay needs one.
+const MAX_NESTED: usize = 7;
 
 impl Server {
     /// ChannelData from a client.
@@ -165,6 +170,9 @@ impl Server {
         let Some(allocation) = self.table.get_mut(relay) else { return Dropped::NoAllocation.into() };
         if allocation.leg(Family::of(peer.ip()), now).is_none() {
             return Dropped::NoAllocation.into();
+        }
+        if nesting::is_deeper_than(packet.data(), MAX_NESTED) {
+            return Dropped::Nested.into();
         }
         let Some(marks) = onward(packet.marks) else { return Dropped::Ttl.into() };
         packet.marks = marks;

@@ -9,6 +9,7 @@ pub mod channel;
 pub mod codes;
 pub mod icmp;
 pub mod integrity;
+pub mod nesting;
 pub mod packet;
 pub mod proxy;
 pub mod reply;

@@ -2,6 +2,7 @@
 
 use crate::support::*;
 use turnserver::turn::refusal::Dropped;
+use turnserver::wire::channel::ChannelNumber;
 use turnserver::wire::codes::{Attribute, Method};
 
 #[test]
@@ -208,7 +209,7 @@ fn c19_c20_c21_padding_is_for_the_stream_and_not_for_the_peer() {
         t.client(name).says(channel_bind(0x4000, PEER_A)).hears(success());
         for size in 0..9usize {
             let payload = &[7; 9][..size];
-            let mut padded = turnserver::client::channel_data(turnserver::wire::channel::ChannelNumber::MIN, payload);
+            let mut padded = turnserver::client::channel_data(ChannelNumber::MIN, payload);
             padded.resize(padded.len().next_multiple_of(4), 0x20);
             t.client(name).says_bytes(&padded).reaches(PEER_A, payload);
             let outcome = t.peer(PEER_A).sends_to(name, payload).hears(channel(0x4000, payload));
@@ -256,4 +257,18 @@ fn an_allocation_that_is_over_is_none_whatever_of_its_channels_was_left() {
     t.says(channel_bind(0x4000, PEER_A)).hears(success());
     t.passes(seconds(500));
     t.says(channel_data(0x4000, b"late")).hears(dropped(Dropped::NoAllocation));
+}
+
+#[test]
+fn x01_a_packet_of_more_than_eight_heads_does_not_begin_to_go_round() {
+    let mut t = Turn::allocated("alice");
+    t.says(channel_bind(0x4000, PEER_A)).hears(success());
+    let wrapped = |heads: usize| {
+        let number = ChannelNumber::new(0x4000).expect("a channel");
+        (0..heads).fold(b"round".to_vec(), |inner, _| turnserver::client::channel_data(number, &inner))
+    };
+    t.says(bytes(&wrapped(8))).reaches(PEER_A, &wrapped(7));
+    t.says(bytes(&wrapped(9))).hears(dropped(Dropped::Nested));
+    t.says(send(PEER_A, &wrapped(7))).reaches(PEER_A, &wrapped(7));
+    t.says(send(PEER_A, &wrapped(8))).hears(dropped(Dropped::Nested));
 }
