@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use turnserver::turn::peers::{Destination, Own, Peers, Prefix, PrefixError, RelayAddress};
 use turnserver::turn::refusal::Dropped;
-use turnserver::wire::codes::{Attribute, Method};
+use turnserver::wire::codes::Attribute;
 
 /// A world with an allocation of each family: "v4" and "v6".
 fn both_families() -> Turn {
