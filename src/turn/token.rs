@@ -29,7 +29,7 @@ pub(super) struct Token {
 pub(super) fn open(oauth: &OAuth, kid: &str, token: &[u8], now: UnixSeconds) -> Option<Token> {
     // An id that nobody has costs the work of one that somebody has.
     let named = oauth.keys.iter().find(|key| key.kid == kid);
-    let key = &named.or(oauth.keys.first())?.key;
+    let key = &named.or_else(|| oauth.keys.first())?.key;
     let ([l0, l1], rest) = token.split_first_chunk::<2>()?;
     let (nonce, sealed) = rest.split_at_checked(usize::from(u16::from_be_bytes([*l0, *l1])))?;
     let nonce: &[u8; NONCE_LEN] = nonce.try_into().ok()?;
