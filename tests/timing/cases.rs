@@ -141,9 +141,10 @@ fn request(pair: Pair, side: usize, nonce: &[u8]) -> Vec<u8> {
         (Pair::TimeLimited, _) => "1600000100:a",
         _ => NOBODY,
     };
-    match pair {
-        Pair::Hash => append(&mut buf, Attribute::USERHASH, &integrity::userhash(name, REALM)),
-        _ => append(&mut buf, Attribute::USERNAME, name.as_bytes()),
+    if pair == Pair::Hash {
+        append(&mut buf, Attribute::USERHASH, &integrity::userhash(name, REALM));
+    } else {
+        append(&mut buf, Attribute::USERNAME, name.as_bytes());
     }
     append(&mut buf, Attribute::REALM, REALM.as_bytes());
     let mut nonce = nonce.to_vec();
@@ -157,10 +158,8 @@ fn request(pair: Pair, side: usize, nonce: &[u8]) -> Vec<u8> {
     if pair == Pair::Token {
         append(&mut buf, Attribute::ACCESS_TOKEN, &[&[0, 12][..], &[9; 12 + 64]].concat());
     }
-    let algorithm = match pair {
-        Pair::UserSha256 | Pair::IntegritySha256 => Algorithm::Sha256,
-        _ => Algorithm::Sha1,
-    };
+    let is_sha256 = matches!(pair, Pair::UserSha256 | Pair::IntegritySha256);
+    let algorithm = if is_sha256 { Algorithm::Sha256 } else { Algorithm::Sha1 };
     sign(&mut buf, algorithm);
     let end = buf.len();
     match (pair, side) {
