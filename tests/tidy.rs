@@ -225,7 +225,7 @@ fn unsafe_grows_in_no_file_and_every_block_says_what_it_promises() {
 const PROMISE_LINES: usize = 5;
 
 #[test]
-fn a29_whatever_is_wiped_is_compared_in_constant_time() {
+fn whatever_is_wiped_is_compared_in_constant_time() {
     let mut complaints = Vec::new();
     for source in sources() {
         for (at, line) in source.program() {
