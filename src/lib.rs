@@ -7,7 +7,7 @@
 //! 3   control ── mailbox ──▶ worker                tokio, HTTP, stores  |  one OS thread per core, no async
 //! 2   net                                          sockets, epoll, TLS, DTLS, the clock; the only `unsafe`
 //! 1   turn   client   config                       the law of relaying, pure: no I/O, no clock, no lock, no log
-//! 0   wire   time                                  bytes, instants
+//! 0   wire   time   sync                           bytes, instants, the locks and atomics that threads share
 //! ```
 //!
 //! A module names only lower floors. Two arrows run sideways, one way each: `config → turn` (it builds a
@@ -53,6 +53,7 @@
 
 pub mod client;
 pub mod config;
+mod sync;
 pub mod time;
 pub mod turn;
 pub mod wire;

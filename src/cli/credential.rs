@@ -117,7 +117,7 @@ impl Offer {
         }
         if !turn.is_empty() {
             let Minted { username, password, .. } = &self.minted;
-            servers.push(json!({ "urls": turn, "username": username, "credential": password }));
+            servers.push(json!({ "urls": turn, "username": username, "credential": **password }));
         }
         servers.into()
     }
@@ -125,7 +125,7 @@ impl Offer {
     fn json(&self) -> Value {
         json!({
             "username": self.minted.username,
-            "credential": self.minted.password,
+            "credential": *self.minted.password,
             "ttl": self.ttl.as_secs(),
             "expires": self.minted.expires.to_string(),
             "iceServers": self.ice_servers(),
@@ -134,7 +134,7 @@ impl Offer {
 
     fn env(&self) -> String {
         let uris = self.turn_uris().map(String::as_str).collect::<Vec<_>>().join(",");
-        let lines = [("USERNAME", &self.minted.username), ("PASSWORD", &self.minted.password), ("URIS", &uris)];
+        let lines = [("USERNAME", &self.minted.username), ("PASSWORD", &*self.minted.password), ("URIS", &uris)];
         lines.map(|(name, value)| format!("TURN_{name}={}\n", shell_word(value))).concat()
     }
 
@@ -147,6 +147,7 @@ impl Offer {
 
     fn block(&self) -> String {
         let Minted { username, password, expires } = &self.minted;
+        let password = password.as_str();
         let mut text = format!("username  {username}\npassword  {password}\nexpires   {expires}\n");
         self.uris.iter().for_each(|uri| text += &format!("uri       {uri}\n"));
         text

@@ -24,6 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use zeroize::Zeroizing;
 
 #[derive(Args)]
 pub(super) struct DrainArgs {
@@ -158,7 +159,7 @@ async fn exchange(
     key: &Secret,
 ) -> Result<(StatusCode, Vec<u8>), Unanswered> {
     let talk = |error: hyper::Error| Unanswered::Talk(error.to_string());
-    let bearer = [b"Bearer ", key.expose()].concat();
+    let bearer = Zeroizing::new([b"Bearer ", key.expose()].concat());
     let mut bearer = HeaderValue::from_bytes(&bearer)
         .map_err(|_| Unanswered::Talk("the key has characters that no header can carry".into()))?;
     bearer.set_sensitive(true);

@@ -12,6 +12,7 @@ use crate::turn::policy::Policy;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// All that a verb needs to know.
 pub(super) struct Settings {
@@ -29,7 +30,7 @@ impl Settings {
         let text = file.as_deref().map(read_file).transpose()?;
         let name = file.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
         let (environment, mut mistakes) = environment();
-        let loaded = config::load(text.as_deref().map(|text| (name.as_str(), text)), environment);
+        let loaded = config::load(text.as_ref().map(|text| (name.as_str(), text.as_str())), environment);
         let mut loaded = match loaded {
             Ok(loaded) => loaded,
             Err(more) => {
@@ -103,10 +104,14 @@ fn configured() -> Option<PathBuf> {
     std::env::var_os("TURNSERVER_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-fn read_file(path: &Path) -> Result<String, Failure> {
+/// The text, which may hold any secret.
+fn read_file(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let wrong = |what: String| Failure::from(vec![Mistake::new(Source::Default, "", what)]);
     let bytes = std::fs::read(path).map_err(|error| wrong(format!("{}: cannot be read: {error}", path.display())))?;
-    String::from_utf8(bytes).map_err(|_| wrong(format!("{}: not UTF-8 text", path.display())))
+    String::from_utf8(bytes).map(Zeroizing::new).map_err(|error| {
+        error.into_bytes().zeroize();
+        wrong(format!("{}: not UTF-8 text", path.display()))
+    })
 }
 
 /// The environment, and what of ours in it is no text.

@@ -10,14 +10,16 @@ use crate::wire::integrity::{Algorithm, Key};
 use crate::wire::reply::Reply;
 use crate::wire::stun::{Family, Message, TransactionId};
 use crate::wire::{self, Kind};
+use core::fmt;
 use core::net::SocketAddr;
 use core::ops::Range;
+use zeroize::Zeroizing;
 
 /// A client with a long-term credential.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
     username: String,
-    password: String,
+    password: Zeroizing<String>,
     challenge: Option<Challenge>,
     seed: u32,
     count: u64,
@@ -28,6 +30,12 @@ struct Challenge {
     realm: String,
     nonce: Vec<u8>,
     key: Key,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("username", &self.username).field("seed", &self.seed).finish_non_exhaustive()
+    }
 }
 
 /// What a message from the server says.
@@ -100,7 +108,7 @@ const REQUEST: usize = 2048;
 impl Client {
     /// A client that has not been challenged yet. Different seeds make different transaction ids.
     pub fn new(username: &str, password: &str, seed: u32) -> Self {
-        Self { username: username.into(), password: password.into(), challenge: None, seed, count: 0 }
+        Self { username: username.into(), password: Zeroizing::new(password.into()), challenge: None, seed, count: 0 }
     }
 
     /// A Binding request, without credentials.

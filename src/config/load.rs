@@ -15,6 +15,7 @@ use core::ops::Range;
 use std::collections::{BTreeMap, BTreeSet};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
+use zeroize::Zeroizing;
 
 /// A configuration that can be used.
 #[derive(Clone, Debug)]
@@ -41,7 +42,7 @@ pub fn load(
     file: Option<(&str, &str)>,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, Vec<Mistake>> {
-    let written = file.map(|(name, text)| Written { place: Place::File(name.into()), text: text.into() });
+    let written = file.map(|(name, text)| Written { place: Place::File(name.into()), text: own(text) });
     let (root, syntax) = match &written {
         Some(written) => DeTable::parse_recoverable(&written.text),
         None => (Spanned::new(0..0, DeTable::new()), Vec::new()),
@@ -126,13 +127,18 @@ pub(super) fn gather<T, C: FromIterator<T>>(readings: impl IntoIterator<Item = R
 /// A text and where it is from.
 struct Written {
     place: Place,
-    text: String,
+    /// May hold any secret.
+    text: Zeroizing<String>,
 }
 
 enum Place {
     File(String),
     Environment(String),
     Default,
+}
+
+fn own(text: &str) -> Zeroizing<String> {
+    Zeroizing::new(text.to_owned())
 }
 
 impl Written {
@@ -402,7 +408,7 @@ impl Reader<'_> {
                 self.mistakes.push(Mistake::new(source, path, "set twice, in different capitals"));
                 continue;
             }
-            self.environment.insert(path, Written { place: Place::Environment(name), text });
+            self.environment.insert(path, Written { place: Place::Environment(name), text: Zeroizing::new(text) });
         }
     }
 
@@ -464,7 +470,7 @@ fn entry<'a>(table: &'a DeTable<'a>, name: &str) -> Option<&'a Spanned<DeValue<'
 }
 
 fn read_default<T: Value>(path: &str, default: &'static str) -> T {
-    let written = Written { place: Place::Default, text: default.into() };
+    let written = Written { place: Place::Default, text: own(default) };
     let value = DeValue::parse(&written.text).expect("the example, defaults and all, is parsed by a test");
     let given =
         Given { key: path.into(), value: value.get_ref(), span: value.span(), written: &written, secret: false };

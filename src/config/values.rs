@@ -16,6 +16,7 @@ use core::ops::RangeInclusive;
 use core::str::FromStr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use zeroize::Zeroizing;
 
 /// A realm: not empty, under 128 characters (RFC 8489 §14.9).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -488,11 +489,12 @@ impl Password {
 const MD5_LEN: usize = 16;
 const SHA256_LEN: usize = 32;
 
-fn unhex(digits: &str) -> Option<Vec<u8>> {
+fn unhex(digits: &str) -> Option<Zeroizing<Vec<u8>>> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
     rest.is_empty().then_some(())?;
-    pairs.iter().map(|[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect()
+    let bytes: Option<Vec<u8>> = pairs.iter().map(|[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect();
+    bytes.map(Zeroizing::new)
 }
 
 impl Separator {

@@ -17,6 +17,7 @@ use core::net::{IpAddr, Ipv6Addr};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use subtle::{Choice, ConstantTimeEq as _};
+use zeroize::Zeroizing;
 
 /// A key as a request has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +52,8 @@ fn authorization(value: &str) -> Option<Presented> {
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
-    let pair = String::from_utf8(STANDARD.decode(rest).ok()?).ok()?;
-    let (id, secret) = pair.split_once(':')?;
+    let pair = Zeroizing::new(STANDARD.decode(rest).ok()?);
+    let (id, secret) = core::str::from_utf8(&pair).ok()?.split_once(':')?;
     Some(Presented { id: Some(id.into()), secret: Secret::new(secret) })
 }
 

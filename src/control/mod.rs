@@ -36,6 +36,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch as channel};
 use tokio::time::interval;
 use watch::Watch;
+use zeroize::Zeroizing;
 
 /// What a server is started with.
 pub struct Start {
@@ -297,7 +298,7 @@ impl Server {
             Some(file) => {
                 let text =
                     std::fs::read_to_string(file).map_err(|error| ServeError::ConfigFile(file.clone(), error))?;
-                Some((file.display().to_string(), text))
+                Some((file.display().to_string(), Zeroizing::new(text)))
             }
             None => None,
         };
@@ -546,9 +547,9 @@ fn changed_keys(before: &Config, after: &Config) -> Vec<&'static str> {
 }
 
 fn random_key() -> io::Result<Secret> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    Ok(Secret::new(&bytes.map(|byte| format!("{byte:02x}")).concat()))
+    let mut bytes = Zeroizing::new([0; 16]);
+    getrandom::fill(&mut *bytes).map_err(io::Error::other)?;
+    Ok(Secret::new(&Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())))
 }
 
 fn sources(handle: &Arc<Handle>, certificates: Option<Arc<Certificates>>) -> Sources {

@@ -21,6 +21,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
+use zeroize::Zeroizing;
 
 /// What a client may ask for by ALPN (RFC 7443 §3). One that asks for nothing gets TURN as well: browsers do not ask.
 const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
@@ -53,7 +54,7 @@ pub enum MinVersion {
 #[derive(Debug)]
 pub struct Pair {
     chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    key: Zeroizing<PrivateKeyDer<'static>>,
     certified: Arc<CertifiedKey>,
     /// DNS names, in lower case, wildcards as they are written.
     names: Vec<String>,
@@ -128,7 +129,7 @@ impl Pair {
         let (names, label) = names(&leaf);
         let not_after = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0);
         let key = match PrivateKeyDer::pem_slice_iter(key).next() {
-            Some(Ok(key)) => key,
+            Some(Ok(key)) => Zeroizing::new(key),
             Some(Err(error)) => return Err(PairError::BadKey(error.to_string())),
             None if is_encrypted(key) => return Err(PairError::EncryptedKey),
             None => return Err(PairError::NoKey),

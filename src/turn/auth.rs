@@ -2,8 +2,8 @@
 //!
 //! Nonces are stateless: the moment they were made and a MAC over that moment and the client's address, so a challenge
 //! costs no memory and a nonce works for nobody else. The order of checks is the RFC's: integrity present, attributes
-//! complete, algorithms, user, HMAC, nonce. An unknown user and a wrong password cost the same work and get the same
-//! answer.
+//! complete, algorithms, user, HMAC, nonce. An unknown user and a wrong password get the same answer after the same
+//! hashes: one key of a static user, or of nobody, then every secret. Only a yes comes sooner.
 #![forbid(unsafe_code)]
 
 use super::FiveTuple;
@@ -41,6 +41,8 @@ pub(super) const OFFER: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
 const MAX_USERNAME: usize = 508;
 /// Longest REALM and NONCE (RFC 8489 §14.9, §14.10: fewer than 128 characters, at most 763 bytes).
 const MAX_TEXT: usize = 763;
+/// A name that no user can have: a control character has no place in one (RFC 8265 §4.2).
+const NOBODY: &str = "\u{7}nobody";
 /// How far a backend's clock may run ahead of ours before its longest credentials are refused.
 const CLOCK_SKEW: Duration = minutes(5);
 
@@ -82,6 +84,16 @@ enum Name<'m> {
     Hash([u8; 32]),
 }
 
+/// Which names a request may mean.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// A static user's or a time-limited one.
+    Any,
+    /// A static user's: nobody can tell a time-limited name by its hash. The secrets are not tried, because the hashes
+    /// they take are as long as the name, and would tell one that was found.
+    Static,
+}
+
 /// What is common to all ways of checking one request.
 struct Proof<'a, 'm> {
     policy: &'a Policy,
@@ -119,12 +131,15 @@ pub(super) fn authenticate<'m>(
         return Err(Refusal::Unauthenticated(AuthFailure::WrongRealm));
     }
     let proof = Proof { policy, now, message, integrity, hash };
-    let username = match name {
-        Name::Plain(name) => Cow::Borrowed(name),
+    let (username, kind) = match name {
+        Name::Plain(name) => (Cow::Borrowed(name), Kind::Any),
         Name::Hash(hash) => match known.filter(|known| userhash(&known.user, realm) == hash) {
-            Some(known) => Cow::Owned(known.user.to_string()),
+            Some(known) => (Cow::Owned(known.user.to_string()), Kind::Any),
             // An unknown hash is looked up as a name that nobody can have: the same work as for any other.
-            None => Cow::Owned(directory.by_hash.get(&hash).cloned().unwrap_or_default()),
+            None => {
+                let user = directory.by_hash.get(&hash).map_or(NOBODY, String::as_str);
+                (Cow::Owned(user.to_owned()), Kind::Static)
+            }
         },
     };
     let asker = match (message.get(Attribute::ACCESS_TOKEN), known) {
@@ -137,7 +152,7 @@ pub(super) fn authenticate<'m>(
         (_, Some(known)) if matches!(known.identity, Identity::Token { .. }) && proof.holds(&known.key) => {
             Ok(proof.asker(Cow::Owned(known.user.to_string()), known.identity, known.key.clone()))
         }
-        _ => proof.look_up(username),
+        _ => proof.look_up(username, kind),
     };
     let asker = asker.map_err(Refusal::Unauthenticated)?;
     if !tuples.into_iter().any(|tuple| is_ours(&policy.auth, now.mono, tuple, nonce)) {
@@ -202,28 +217,26 @@ impl Proof<'_, '_> {
         Ok(self.asker(kid, Identity::Token { expires: token.expires }, key))
     }
 
-    fn look_up<'m>(&self, username: Cow<'m, str>) -> Result<Asker<'m>, AuthFailure> {
+    fn look_up<'m>(&self, username: Cow<'m, str>, kind: Kind) -> Result<Asker<'m>, AuthFailure> {
         let auth = &self.policy.auth;
-        if let Some(keys) = auth.users.get(&*username) {
-            let key = match self.hash {
-                PasswordAlgorithm::Md5 => &keys.md5,
-                PasswordAlgorithm::Sha256 => &keys.sha256,
-            };
-            let key = key.as_ref().filter(|key| self.holds(key)).ok_or(AuthFailure::WrongPassword)?;
+        let keys = auth.users.get(&*username);
+        let key = keys.and_then(|keys| match self.hash {
+            PasswordAlgorithm::Md5 => keys.md5.as_ref(),
+            PasswordAlgorithm::Sha256 => keys.sha256.as_ref(),
+        });
+        // How long a no takes tells nobody which it was: a name that is no user's is held against a key that is
+        // nobody's, and every secret is tried for every name.
+        let is_right = self.holds(key.unwrap_or(&Key::NOBODYS));
+        if let Some(key) = key.filter(|_| is_right) {
             return Ok(self.asker(username, Identity::Static, key.clone()));
         }
         let expires = credential::expiry(&username, auth.separator);
-        // Every secret is tried, also for a name that can't be right: how long the answer takes tells nobody which it was.
-        let mut found = None;
-        for secret in &auth.secrets {
-            let key = self.hash.key(&username, &self.policy.realm, &credential::password(secret, &username));
-            if self.holds(&key) {
-                found = Some(key);
-            }
-        }
-        if auth.secrets.is_empty() {
-            let key = self.hash.key(&username, &self.policy.realm, "");
-            core::hint::black_box(self.holds(&key));
+        let found = match kind {
+            Kind::Any => self.by_secret(&username),
+            Kind::Static => None,
+        };
+        if keys.is_some() {
+            return Err(AuthFailure::WrongPassword);
         }
         let expires = expires.ok_or(AuthFailure::UnknownUser)?;
         let key = found.ok_or(AuthFailure::WrongPassword)?;
@@ -235,6 +248,20 @@ impl Proof<'_, '_> {
             return Err(AuthFailure::TtlTooLong);
         }
         Ok(self.asker(username, Identity::TimeLimited { expires }, key))
+    }
+
+    /// The key that a secret gives to this name, if the message is signed with it. Goes on to the last secret, whichever
+    /// is right.
+    fn by_secret(&self, username: &str) -> Option<Key> {
+        let mut found = None;
+        for secret in &self.policy.auth.secrets {
+            let password = credential::password(secret, username);
+            let key = self.hash.key(username, &self.policy.realm, &password);
+            if self.holds(&key) {
+                found = Some(key);
+            }
+        }
+        found
     }
 }
 

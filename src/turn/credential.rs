@@ -9,14 +9,14 @@
 
 use super::opaque::OpaqueString;
 use crate::time::{Duration, UnixSeconds};
-use crate::wire::integrity::hmac_sha1;
+use crate::wire::integrity::{equal, hmac_sha1};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use core::fmt;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// A shared secret of the TURN REST scheme.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Secret(Box<[u8]>);
 
 impl Secret {
@@ -31,6 +31,12 @@ impl Secret {
     }
 }
 
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        equal(&self.0, &other.0)
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
@@ -41,14 +47,21 @@ impl fmt::Debug for Secret {
 pub const SEPARATOR: char = ':';
 
 /// A credential made for somebody.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Minted {
     /// `<expiry>:<user>`, or the bare expiry.
     pub username: String,
     /// base64(HMAC-SHA1(secret, username)).
-    pub password: String,
+    pub password: Zeroizing<String>,
     /// When it ends.
     pub expires: UnixSeconds,
+}
+
+impl fmt::Debug for Minted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { username, password: _, expires } = self;
+        f.debug_struct("Minted").field("username", username).field("expires", expires).finish_non_exhaustive()
+    }
 }
 
 /// Makes a credential that lives for `ttl` from `now`. Without a user the name is a bare expiry.
@@ -63,8 +76,9 @@ pub fn mint(secret: &Secret, user: Option<&OpaqueString>, separator: char, ttl: 
 }
 
 /// The password that belongs to a time-limited user name.
-pub fn password(secret: &Secret, username: &str) -> String {
-    STANDARD.encode(hmac_sha1(secret.expose(), &[username.as_bytes()]))
+pub fn password(secret: &Secret, username: &str) -> Zeroizing<String> {
+    let mac = Zeroizing::new(hmac_sha1(secret.expose(), &[username.as_bytes()]));
+    Zeroizing::new(STANDARD.encode(*mac))
 }
 
 /// When a user name says it ends; `None` when it does not start with a number that ends at the first separator.

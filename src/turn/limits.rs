@@ -4,10 +4,11 @@
 //! number of addresses grows nothing. Never reads a clock.
 #![forbid(unsafe_code)]
 
+use crate::sync::AtomicU64;
+use crate::sync::Ordering::Relaxed;
 use crate::time::Instant;
 use core::hash::BuildHasher;
 use core::net::IpAddr;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use foldhash::fast::FixedState;
 
 /// A token bucket that holds one second's worth.
@@ -81,7 +82,7 @@ pub struct Strangers {
 }
 
 /// Networks that share a bucket share its rate: a collision errs on the quiet side.
-const STRANGER_BUCKETS: usize = 8192;
+const STRANGER_BUCKETS: usize = if cfg!(turnserver_loom) { 2 } else { 8192 };
 
 impl Strangers {
     /// A table in which nobody has been answered. The seed keeps sources from choosing whose bucket they share.
@@ -91,7 +92,7 @@ impl Strangers {
     }
 
     /// Whether one more answer may go to `source`.
-    pub(super) fn may_answer(&self, now: Instant, source: IpAddr, rate: u32) -> bool {
+    pub fn may_answer(&self, now: Instant, source: IpAddr, rate: u32) -> bool {
         let network = match source {
             IpAddr::V4(ip) => u64::from(u32::from(ip)),
             IpAddr::V6(ip) => (u128::from(ip) >> 64) as u64,

@@ -5,6 +5,7 @@
 //! are, for they have signed with them. Knows the characters of Unicode 6.3, as the registry of RFC 8264 does.
 #![forbid(unsafe_code)]
 
+use crate::wire::integrity::equal;
 use core::fmt;
 use precis_profiles::OpaqueString as Profile;
 use precis_profiles::precis_core::profile::PrecisFastInvocation as _;
@@ -12,7 +13,7 @@ use precis_profiles::precis_core::{CodepointInfo, Error, UnexpectedError};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// A name, realm or password as both sides write it. Wiped when dropped, for it may be a password.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct OpaqueString(String);
 
 /// Why a text is no OpaqueString. Never holds what the text says.
@@ -45,6 +46,12 @@ impl OpaqueString {
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl PartialEq for OpaqueString {
+    fn eq(&self, other: &Self) -> bool {
+        equal(self.0.as_bytes(), other.0.as_bytes())
     }
 }
 

@@ -6,7 +6,7 @@
 use super::credential::{self, Secret};
 use super::peers::{Own, Peers, RelayAddress};
 use crate::time::{Duration, minutes, seconds};
-use crate::wire::integrity::Key;
+use crate::wire::integrity::{Key, equal};
 use crate::wire::stun::Family;
 use core::fmt;
 use core::net::SocketAddr;
@@ -107,12 +107,27 @@ pub struct OAuthKey {
 }
 
 /// A key that seals tokens, and its algorithm (RFC 7635 §4.1).
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Eq, Zeroize, ZeroizeOnDrop)]
 pub enum AeadKey {
     /// AES-128 in Galois counter mode.
     A128Gcm([u8; 16]),
     /// AES-256 in Galois counter mode.
     A256Gcm([u8; 32]),
+}
+
+impl AeadKey {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::A128Gcm(key) => key,
+            Self::A256Gcm(key) => key,
+        }
+    }
+}
+
+impl PartialEq for AeadKey {
+    fn eq(&self, other: &Self) -> bool {
+        equal(self.bytes(), other.bytes())
+    }
 }
 
 impl fmt::Debug for AeadKey {

@@ -5,10 +5,11 @@
 #![forbid(unsafe_code)]
 
 use super::refusal::{AuthFailure, Dropped, Refusal};
+use crate::sync::AtomicU64;
+use crate::sync::Ordering::Relaxed;
 use crate::time::Duration;
 use crate::wire::codes::{ErrorCode, Method};
 use crate::wire::stun::Family;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A number with one writer.
 #[derive(Debug, Default)]

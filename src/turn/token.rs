@@ -27,12 +27,14 @@ pub(super) struct Token {
 
 /// Opens a token that was sealed with the key `kid`. `None` when anything about it is wrong.
 pub(super) fn open(oauth: &OAuth, kid: &str, token: &[u8], now: UnixSeconds) -> Option<Token> {
-    let key = &oauth.keys.iter().find(|key| key.kid == kid)?.key;
+    // An id that nobody has costs the work of one that somebody has.
+    let named = oauth.keys.iter().find(|key| key.kid == kid);
+    let key = &named.or_else(|| oauth.keys.first())?.key;
     let ([l0, l1], rest) = token.split_first_chunk::<2>()?;
     let (nonce, sealed) = rest.split_at_checked(usize::from(u16::from_be_bytes([*l0, *l1])))?;
     let nonce: &[u8; NONCE_LEN] = nonce.try_into().ok()?;
     let payload = Payload { msg: sealed, aad: oauth.server_name.as_bytes() };
-    let opened = Zeroizing::new(decrypt(key, nonce, payload)?);
+    let opened = Zeroizing::new(decrypt(key, nonce, payload).filter(|_| named.is_some())?);
     let ([k0, k1], rest) = opened.split_first_chunk::<2>()?;
     let (mac_key, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([*k0, *k1])))?;
     let (timestamp, rest) = rest.split_first_chunk::<8>()?;

@@ -10,7 +10,7 @@ use md5::{Digest, Md5};
 use sha1::Sha1;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Bytes of a MESSAGE-INTEGRITY value (RFC 8489 §14.5).
 pub const SHA1_LEN: usize = 20;
@@ -20,7 +20,7 @@ pub const SHA256_LEN: usize = 32;
 pub const FINGERPRINT_XOR: u32 = 0x5354_554E;
 
 /// The key of a long-term credential (RFC 8489 §9.2.2, §18.5.1), at most 32 bytes.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Key {
     bytes: [u8; 32],
     len: u8,
@@ -72,14 +72,21 @@ impl PasswordAlgorithm {
 }
 
 impl Key {
+    /// What a name without a key is held against, so that it takes as long. It opens nothing.
+    pub const NOBODYS: Self = Self { bytes: [0; 32], len: 16 };
+
     /// MD5(user ":" realm ":" password), RFC 8489 §18.5.1.1.
     pub fn md5(user: &str, realm: &str, password: &str) -> Self {
-        Self::of(&parts(user, realm, password).iter().fold(Md5::new(), Digest::chain_update).finalize())
+        let hash: [u8; 16] =
+            parts(user, realm, password).iter().fold(Md5::new(), Digest::chain_update).finalize().into();
+        Self::of(&*Zeroizing::new(hash))
     }
 
     /// SHA-256(user ":" realm ":" password), RFC 8489 §18.5.1.2.
     pub fn sha256(user: &str, realm: &str, password: &str) -> Self {
-        Self::of(&parts(user, realm, password).iter().fold(Sha256::new(), Digest::chain_update).finalize())
+        let hash: [u8; 32] =
+            parts(user, realm, password).iter().fold(Sha256::new(), Digest::chain_update).finalize().into();
+        Self::of(&*Zeroizing::new(hash))
     }
 
     /// A key from its own bytes: an MD5 or SHA-256 value computed elsewhere, or a short-term password.
@@ -98,6 +105,12 @@ impl Key {
         let len = from.len().min(32);
         bytes.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
         Self { bytes, len: len as u8 }
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        equal(self.expose(), other.expose())
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::peers::Owner;
 use crate::net::poll::Waker;
+use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::time::Instant;
 use crate::turn::policy::Policy;
 use crate::turn::{FiveTuple, Input, Path, StreamId};
@@ -13,8 +14,7 @@ use crate::wire::packet::Marks;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 /// What a worker can be told.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) enum Command {
 }
 
 /// Packets in one letter box at once: a worker that cannot follow loses what is beyond.
-const MAX_PACKETS: usize = 1024;
+const MAX_PACKETS: usize = if cfg!(turnserver_loom) { 2 } else { 1024 };
 
 /// The letter box of one worker.
 #[derive(Debug)]

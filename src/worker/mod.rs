@@ -18,6 +18,8 @@ mod peers;
 mod records;
 mod sockets;
 mod streams;
+#[cfg(all(test, turnserver_loom))]
+mod threads;
 mod transfer;
 mod web;
 

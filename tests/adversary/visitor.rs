@@ -312,7 +312,7 @@ pub(crate) fn xored(address: SocketAddr, transaction: &TransactionId) -> Vec<u8>
 pub(crate) fn minted(secret: &str, expires: u64, name: &str) -> (String, String) {
     let username = format!("{expires}:{name}");
     let password = credential::password(&Secret::new(secret), &username);
-    (username, password)
+    (username, password.to_string())
 }
 
 #[expect(clippy::disallowed_methods, reason = "a time-limited name says when it ends")]

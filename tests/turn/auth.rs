@@ -7,6 +7,7 @@ use turnserver::turn::credential::{self, Secret};
 use turnserver::turn::refusal::AuthFailure;
 use turnserver::turn::tally::Transport;
 use turnserver::wire::codes::{Attribute, Method};
+use turnserver::wire::integrity::PasswordAlgorithm;
 
 #[test]
 fn a01_l01_without_a_signature_one_is_told_realm_and_nonce_and_no_more() {
@@ -82,6 +83,40 @@ fn a13_a14_a_wrong_password_is_told_like_an_unknown_user() {
     let failures = |why: AuthFailure| t.tally.auth_failures[why as usize].get();
     assert_eq!((failures(AuthFailure::WrongPassword), failures(AuthFailure::UnknownUser)), (3, 1));
     t.is_as_new();
+}
+
+/// What an answer says, but for the nonce, which is the client's own.
+fn but_nonce(outcome: &Outcome) -> (usize, Vec<(Attribute, Vec<u8>)>) {
+    let said = outcome.attributes().into_iter().filter(|attribute| *attribute != Attribute::NONCE);
+    let value = |attribute| outcome.get(attribute).expect("it is there");
+    (outcome.bytes.len(), said.map(|attribute| (attribute, value(attribute))).collect())
+}
+
+#[test]
+fn a_no_is_the_same_for_every_kind_of_somebody_and_for_nobody() {
+    for has_secrets in [true, false] {
+        let mut t = Turn::with(|world| {
+            if !has_secrets {
+                world.policy.auth.secrets = Vec::new();
+            }
+        });
+        let (dave, _) = minted(&t, "dave", minutes(10));
+        let now = t.now.unix.0;
+        let names = ["alice", "nobody", "", ":", &dave, &format!("{}:late", now - 1), &format!("{}:far", now + 90_000)];
+        let mut heard = Vec::new();
+        for (at, name) in names.iter().enumerate() {
+            let mut client = t.joins_as(&at.to_string(), name, "wrong", Transport::Tcp);
+            client.learns_a_nonce();
+            heard.push(client.says(allocate()).hears(error(401)).unsigned());
+            heard.push(client.says(allocate().sha256()).hears(error(401)).unsigned());
+            heard.push(client.says(allocate().hidden()).hears(error(401)).unsigned());
+            heard.push(
+                client.says(allocate().choosing(PasswordAlgorithm::Sha256).sha256()).hears(error(401)).unsigned(),
+            );
+        }
+        assert!(heard.iter().all(|outcome| but_nonce(outcome) == but_nonce(&heard[0])));
+        t.is_as_new();
+    }
 }
 
 #[test]

@@ -474,7 +474,7 @@ impl Settings {
 pub(crate) fn minted(turn: &Turn, user: &str, ttl: Duration) -> (String, String) {
     let user = OpaqueString::new(user).expect("a name");
     let minted = credential::mint(&Secret::new(SECRET), Some(&user), credential::SEPARATOR, ttl, turn.now.unix);
-    (minted.username, minted.password)
+    (minted.username, minted.password.to_string())
 }
 
 /// The family of a relay address.

@@ -141,6 +141,20 @@ fn o02_the_key_id_says_whose_token_it_is() {
 }
 
 #[test]
+fn a_wrong_token_is_told_like_one_with_an_id_that_nobody_has() {
+    let mut t = authorising();
+    t.joins_as("carol", "west", "", Transport::Tcp).learns_a_nonce();
+    let ask = || allocate().with(Attribute::ACCESS_TOKEN, &[&[0, 12][..], &[9; 12 + 64]].concat());
+    let wrong = t.client("alice").says(ask()).hears(error(401)).unsigned();
+    let unknown = t.client("carol").says(ask()).hears(error(401)).unsigned();
+    assert_eq!(wrong.bytes.len(), unknown.bytes.len());
+    assert_eq!(wrong.attributes(), unknown.attributes());
+    for attribute in wrong.attributes().into_iter().filter(|attribute| *attribute != Attribute::NONCE) {
+        assert_eq!(wrong.get(attribute), unknown.get(attribute));
+    }
+}
+
+#[test]
 fn o03_a_token_with_any_byte_changed_is_none() {
     let mut t = authorising();
     let sound = token(&t, &MAC, 600).sealed();

@@ -13,6 +13,7 @@ use axum::body::Bytes;
 use axum::extract::{Request, State};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 pub(super) async fn mint(State(app): State<Arc<App>>, request: Request) -> Result<Json<Value>, Problem> {
     let client = client(&request)?;
@@ -21,7 +22,7 @@ pub(super) async fn mint(State(app): State<Arc<App>>, request: Request) -> Resul
     let parameters = Parameters { query, form: body(request).await? };
 
     let in_parameters = || parameters.first("key").or_else(|| parameters.first("api"));
-    let key = in_headers.map(|key| key.or_else(|| in_parameters().map(|key| Presented::bare(&key))));
+    let key = in_headers.map(|key| key.or_else(|| in_parameters().map(|key| Presented::bare(&Zeroizing::new(key)))));
     app.admit(client, key, Scope::Mint)?;
 
     if parameters.first("service").is_some_and(|service| service != "turn") {
@@ -34,7 +35,7 @@ pub(super) async fn mint(State(app): State<Arc<App>>, request: Request) -> Resul
     app.minted.turn.add(1);
     Ok(Json(json!({
         "username": credential.minted.username,
-        "password": credential.minted.password,
+        "password": *credential.minted.password,
         "ttl": credential.ttl,
         "uris": settings.uris.turn,
     })))

@@ -19,7 +19,7 @@ pub(super) async fn mint(State(app): State<Arc<App>>, request: Request) -> Resul
     let credential = app.mint(&wish, &settings)?;
     app.minted.ice_servers.add(1);
 
-    let (username, password) = (&credential.minted.username, &credential.minted.password);
+    let (username, password) = (&credential.minted.username, &*credential.minted.password);
     let mut servers = Vec::new();
     if !settings.uris.stun.is_empty() {
         servers.push(json!({ "urls": settings.uris.stun }));
