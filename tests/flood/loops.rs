@@ -321,6 +321,13 @@ fn x01_h04_a_circle_of_channels_through_two_servers_costs_a_hop_and_a_header_eac
             let due = if levels as u64 > MOST { 0 } else { (levels as u64).min(u64::from(hops) - 1) };
             assert_eq!(count, due);
         }
+        // The other way round each relay puts a header on what the other's door sends, and what has too many goes no further.
+        for (levels, hops) in [(0, 255), (0, 64), (0, 3), (4, 255), (7, 255), (8, 255)] {
+            attacker.forger.hops = hops;
+            let count = attacker.causes(doors[1], relays[0], &nested(levels));
+            eprintln!("{levels} headers from a peer and {hops} hops: {count} packets");
+            assert_eq!(count, (MOST - levels as u64).min(u64::from(hops) - 1));
+        }
         servers.iter().for_each(|server| is_idle(server.pid()));
     });
 }
