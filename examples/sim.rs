@@ -2,7 +2,7 @@
 //!
 //! Shows progress, goes on where it stopped, and says for every seed that fails how to see that world again. The worlds
 //! themselves are those of `tests/sim`.
-
+#![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a tool for a terminal")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "a judge names what a law is about, and takes the rest together")]
 
@@ -48,7 +48,7 @@ struct Args {
     /// Threads; a world is the same whichever runs it.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     threads: usize,
-    /// A file that keeps how far this came; a run that finds it goes on from there.
+    /// A file that keeps how far this came, and which seeds failed; a run that finds it goes on from there.
     #[arg(long)]
     resume: Option<PathBuf>,
 }
@@ -81,13 +81,14 @@ fn main() -> ExitCode {
             }
         };
     }
-    let kept = args.resume.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
-    let begin = kept.and_then(|text| text.trim().parse().ok()).unwrap_or(args.first).max(args.first);
+    let kept = args.resume.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+    let mut kept = kept.split_whitespace().filter_map(|number| number.parse().ok());
+    let begin = kept.next().unwrap_or(args.first).max(args.first);
     let end = args.first + args.seeds;
     if begin > args.first {
         println!("going on at seed {begin}");
     }
-    let sum = Mutex::new(Sum::default());
+    let sum = Mutex::new(Sum { failed: kept.collect(), ..Sum::default() });
     let mut at = begin;
     while at < end {
         let until = end.min(at + CHUNK);
@@ -107,10 +108,11 @@ fn main() -> ExitCode {
             }
         });
         at = until;
-        if let Some(file) = &args.resume {
-            std::fs::write(file, at.to_string()).expect("the file can be written");
-        }
         let sum = sum.lock().expect("no thread panics");
+        if let Some(file) = &args.resume {
+            let numbers = [at].iter().chain(&sum.failed).map(u64::to_string).collect::<Vec<_>>().join(" ");
+            std::fs::write(file, numbers).expect("the file can be written");
+        }
         progress(at - args.first, args.seeds, &sum);
         if sum.failed.len() > 20 {
             break;

@@ -3,7 +3,7 @@
 //! For each pair of `tests/timing` and for API keys: many requests of either side in an order that chance makes, the
 //! slowest of them left out as noise of the machine, and Welch's t of the two means. |t| above 4.5 in run after run is a
 //! leak; once, on a busy machine, it is a busy machine. `tests/timing.rs` counts instructions and needs no judgement.
-
+#![forbid(unsafe_code)]
 #![expect(clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a tool that measures time")]
 
 #[path = "../tests/timing/cases.rs"]

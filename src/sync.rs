@@ -1,7 +1,8 @@
 //! Locks and atomics: those of the standard library.
 //!
-//! Owns nothing. Built with `--cfg turnserver_loom` they are loom's, which tries every order in which threads can meet; the
-//! models are in `src/worker/threads.rs`. What the workers share names its locks and atomics through here. Never used for an `Arc`: nothing is decided by a count of owners.
+//! Owns nothing. Built with `--cfg turnserver_loom` they are loom's, which tries every order in which threads can meet;
+//! the models are in `src/worker/threads.rs`. What the workers share names its locks and atomics through here. Never used
+//! for an `Arc`: nothing is decided by a count of owners.
 #![forbid(unsafe_code)]
 
 #[cfg(turnserver_loom)]

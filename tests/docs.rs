@@ -44,7 +44,8 @@ impl Page {
     fn all() -> Vec<Self> {
         let names = std::fs::read_dir(Path::new(ROOT).join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
         let names = names.filter_map(|name| name.into_string().ok()).filter(|name| name.ends_with(".md"));
-        let names = names.map(|name| format!("docs/{name}")).chain(["README.md".into(), "CHANGELOG.md".into()]);
+        let others = ["README.md", "CHANGELOG.md", "SECURITY.md"].map(str::to_owned);
+        let names = names.map(|name| format!("docs/{name}")).chain(others);
         names.map(|name| Self::read(&name)).collect()
     }
 
@@ -145,6 +146,7 @@ fn no_document_names_a_key_that_does_not_exist() {
             for word in code.split(|c: char| !is_word(c) && c != '.') {
                 let section = SECTIONS.iter().find(|section| word.split('.').next() == Some(section.name));
                 let is_key = section.is_some_and(|section| !section.name.is_empty()) && word.matches('.').count() == 1;
+                let is_key = is_key && !word.ends_with(".rs"); // the end of a path
                 assert!(!is_key || known.contains(word), "{}: there is no key {word} ({code:?})", page.name());
             }
         }
@@ -331,6 +333,22 @@ fn every_link_within_the_project_leads_somewhere() {
             }
         }
     }
+}
+
+#[test]
+fn every_source_file_that_a_document_names_is_there() {
+    let mut count = 0;
+    for page in Page::all() {
+        for code in page.code() {
+            let is_path = |word: &&str| ["src/", "tests/", "examples/"].iter().any(|folder| word.starts_with(folder));
+            let words = code.split_whitespace().map(|word| word.trim_start_matches("./"));
+            for path in words.filter(is_path) {
+                assert!(Path::new(ROOT).join(path).exists(), "{}: there is no {path}", page.name());
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 20, "{count} files are named");
 }
 
 /// The anchor of a heading, as code hosts make it.

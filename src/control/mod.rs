@@ -232,7 +232,9 @@ struct Server {
     manager: ServiceManager,
 }
 
-const GLANCE: Duration = seconds(2); // at the secret file, the host's addresses, the certificates and the workers, unless the watchdog is in a hurry
+/// Between two looks at the secret file, the host's addresses, the certificates and the workers, unless the watchdog is in a
+/// hurry.
+const GLANCE: Duration = seconds(2);
 const FAREWELL: Duration = seconds(2); // for HTTP answers under way
 
 impl Server {

@@ -20,8 +20,8 @@ use crate::wire::stun::{Family, Message, TransactionId, xor_address_value};
 use core::net::SocketAddr;
 use rand_chacha::rand_core::Rng;
 
-/// Relayed messages inside what is relayed. A circle of relays takes one off on each pass, so that one packet makes eight at
-/// most (RFC 8656 §21.1.7); a relay behind a relay needs one.
+/// Relayed messages inside what is relayed. A circle of relays takes one off on each pass, or puts one on, so that one packet
+/// makes eight at most (RFC 8656 §21.1.7); a relay behind a relay needs one.
 const MAX_NESTED: usize = 7;
 
 impl Server {
@@ -103,6 +103,9 @@ impl Server {
         }
         if !allocation.permits(from.ip(), now) {
             return Dropped::NoPermission.into();
+        }
+        if nesting::is_deeper_than(packet.data(), MAX_NESTED) {
+            return Dropped::Nested.into();
         }
         let Some(marks) = onward(packet.marks) else { return Dropped::Ttl.into() };
         packet.marks = marks;

@@ -1,8 +1,8 @@
 //! Relayed messages inside relayed messages: how deep they lie in each other.
 //!
-//! A relay takes one head off and sends the rest on. Where that goes to another relay, or comes back to the first, the
-//! next head comes off there, so the heads in a packet say how often it can be relayed (RFC 8656 §21.1.7). Reads no further
-//! than it is asked to.
+//! A relay takes one head off what a client sends, and puts one before what a peer sends. Where that goes to another relay,
+//! or comes back to the first, the next head comes off or is put on there. So the heads in a packet say how often it can
+//! be relayed to peers, and how often it has been relayed to clients (RFC 8656 §21.1.7). Reads no further than it is asked to.
 #![forbid(unsafe_code)]
 
 use super::channel::{ChannelData, HEAD};
@@ -10,7 +10,7 @@ use super::codes::{Attribute, Class, Method, message_type};
 use super::stun::Message;
 use super::{Kind, classify};
 
-/// Whether more than `most` heads of ChannelData or Send indications lie in each other at the front of `bytes`.
+/// Whether more than `most` heads of ChannelData, Send or Data indications lie in each other at the front of `bytes`.
 pub fn is_deeper_than(bytes: &[u8], most: usize) -> bool {
     let mut inner = bytes;
     for _ in 0..most {
@@ -20,19 +20,22 @@ pub fn is_deeper_than(bytes: &[u8], most: usize) -> bool {
     payload(inner).is_some()
 }
 
-/// What a relay would send on.
+/// What lies behind the first head.
 fn payload(bytes: &[u8]) -> Option<&[u8]> {
     match classify(bytes)? {
         Kind::ChannelData => {
             let head = ChannelData::parse(bytes).ok()?;
             bytes.get(HEAD..HEAD + head.length)
         }
-        Kind::Stun if bytes.starts_with(&SEND) => Message::parse(bytes).ok()?.get(Attribute::DATA),
+        Kind::Stun if bytes.starts_with(&SEND) || bytes.starts_with(&DATA) => {
+            Message::parse(bytes).ok()?.get(Attribute::DATA)
+        }
         Kind::Stun | Kind::Tls | Kind::Other => None,
     }
 }
 
 const SEND: [u8; 2] = message_type(Method::SEND, Class::Indication).to_be_bytes();
+const DATA: [u8; 2] = message_type(Method::DATA, Class::Indication).to_be_bytes();
 
 #[cfg(test)]
 mod tests {
@@ -44,11 +47,11 @@ mod tests {
         [&head(ChannelNumber::MIN, payload.len() as u16), payload].concat()
     }
 
-    fn in_send(payload: &[u8]) -> Vec<u8> {
+    fn in_indication(method: Method, payload: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0; payload.len() + 64];
-        let mut send = Reply::new(&mut bytes, Method::SEND, Class::Indication, [7; 12]);
+        let mut indication = Reply::new(&mut bytes, method, Class::Indication, [7; 12]);
         let peer = "11.0.0.1:80".parse().expect("an address");
-        let len = send.xor_address(Attribute::XOR_PEER_ADDRESS, peer).bytes(Attribute::DATA, payload).finish();
+        let len = indication.xor_address(Attribute::XOR_PEER_ADDRESS, peer).bytes(Attribute::DATA, payload).finish();
         bytes.truncate(len.expect("it fits"));
         bytes
     }
@@ -60,7 +63,11 @@ mod tests {
             for most in 0..20 {
                 assert_eq!(is_deeper_than(&bytes, most), depth > most, "{depth} heads, {most} at most");
             }
-            bytes = if depth % 2 == 0 { in_channel(&bytes) } else { in_send(&bytes) };
+            bytes = match depth % 3 {
+                0 => in_channel(&bytes),
+                1 => in_indication(Method::SEND, &bytes),
+                _ => in_indication(Method::DATA, &bytes),
+            };
         }
     }
 

@@ -321,6 +321,39 @@ fn x01_h04_a_circle_of_channels_through_two_servers_costs_a_hop_and_a_header_eac
             let due = if levels as u64 > MOST { 0 } else { (levels as u64).min(u64::from(hops) - 1) };
             assert_eq!(count, due);
         }
+        // The other way round each relay puts a header on what the other's door sends, and what has too many goes no further.
+        for (levels, hops) in [(0, 255), (0, 64), (0, 3), (4, 255), (7, 255), (8, 255)] {
+            attacker.forger.hops = hops;
+            let count = attacker.causes(doors[1], relays[0], &nested(levels));
+            eprintln!("{levels} headers from a peer and {hops} hops: {count} packets");
+            assert_eq!(count, (MOST - levels as u64).min(u64::from(hops) - 1));
+        }
+        servers.iter().for_each(|server| is_idle(server.pid()));
+    });
+}
+
+#[test]
+fn x01_a_circle_that_puts_a_head_on_and_takes_it_off_ends_with_its_hops() {
+    alone("flood::loops::x01_a_circle_that_puts_a_head_on_and_takes_it_off_ends_with_its_hops", || {
+        let servers = [server(NEAR, FORESEEABLE), server(FAR, FORESEEABLE)];
+        let doors = [SocketAddr::new(NEAR, servers[0].port), SocketAddr::new(FAR, servers[1].port)];
+        let relays = [SocketAddr::new(NEAR, FORESEEN), SocketAddr::new(FAR, FORESEEN)];
+        let mut attacker = Attacker::new();
+        // Each server's door is the client of the other server, and each relay the peer of the other.
+        for (own, other) in [(0, 1), (1, 0)] {
+            let mut client = Client::new("u", "p", own as u32);
+            let (from, to) = (doors[other], doors[own]);
+            let made = attacker.asks(from, to, &mut client, |client| client.allocate(None));
+            assert_eq!(made.map(|success| success.relayed), Ok(Some(relays[own])));
+            let bound = attacker.asks(from, to, &mut client, |client| client.channel_bind(CHANNEL, relays[other]));
+            assert!(bound.is_ok(), "{bound:?}");
+        }
+        for hops in [64, 3] {
+            attacker.forger.hops = hops;
+            let count = attacker.causes(relays[1], relays[0], b"round");
+            eprintln!("{hops} hops: {count} packets");
+            assert!(count < u64::from(hops), "{count} packets of {hops} hops");
+        }
         servers.iter().for_each(|server| is_idle(server.pid()));
     });
 }

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --profile sim --no-default-features --example sim -- --seeds 20000` runs as many worlds as asked; this
 //! binary runs a few in every test run, and those that once found something.
-
+#![forbid(unsafe_code)]
 #![expect(clippy::wildcard_enum_match_arm, reason = "a judge names what a law is about, and takes the rest together")]
 
 mod auditor;

@@ -271,4 +271,7 @@ fn x01_a_packet_of_more_than_eight_heads_does_not_begin_to_go_round() {
     t.says(bytes(&wrapped(9))).hears(dropped(Dropped::Nested));
     t.says(send(PEER_A, &wrapped(7))).reaches(PEER_A, &wrapped(7));
     t.says(send(PEER_A, &wrapped(8))).hears(dropped(Dropped::Nested));
+    // From a peer a packet gets one head more, and goes round as well.
+    t.peer(PEER_A).sends(&wrapped(7)).hears(channel(0x4000, &wrapped(7)));
+    t.peer(PEER_A).sends(&wrapped(8)).hears(dropped(Dropped::Nested));
 }
