@@ -6,8 +6,6 @@
 
 #[path = "server/addresses.rs"]
 mod addresses;
-#[path = "support/apart.rs"]
-mod apart;
 #[path = "server/batches.rs"]
 mod batches;
 #[path = "server/binding.rs"]
@@ -32,6 +30,8 @@ mod limits;
 mod loops;
 #[path = "server/moves.rs"]
 mod moves;
+#[path = "support/namespace.rs"]
+mod namespace;
 #[path = "server/numbers.rs"]
 mod numbers;
 #[path = "support/pair.rs"]

@@ -295,22 +295,37 @@ impl Drop for Coturn {
 const FORESEEABLE: &str = "ports = \"50000-50000\"";
 const FORESEEN: u16 = 50_000;
 
-#[test]
-fn x01_h04_a_circle_of_channels_through_two_servers_costs_a_hop_and_a_header_each_pass() {
-    alone("flood::loops::x01_h04_a_circle_of_channels_through_two_servers_costs_a_hop_and_a_header_each_pass", || {
+/// A circle through two servers (RFC 8656 §21.1.7): each has something of the other for its client and for its peer.
+struct Circle {
+    servers: [Server; 2],
+    doors: [SocketAddr; 2],
+    relays: [SocketAddr; 2],
+    attacker: Attacker,
+}
+
+impl Circle {
+    /// `ends` makes the client and the peer of a server out of the door and the relay address of the other.
+    fn closes(ends: fn(SocketAddr, SocketAddr) -> (SocketAddr, SocketAddr)) -> Self {
         let servers = [server(NEAR, FORESEEABLE), server(FAR, FORESEEABLE)];
         let doors = [SocketAddr::new(NEAR, servers[0].port), SocketAddr::new(FAR, servers[1].port)];
         let relays = [SocketAddr::new(NEAR, FORESEEN), SocketAddr::new(FAR, FORESEEN)];
         let mut attacker = Attacker::new();
-        // Each server's relay is the client of the other server, and its peer is the other's door (RFC 8656 §21.1.7).
         for (own, other) in [(0, 1), (1, 0)] {
             let mut client = Client::new("u", "p", own as u32);
-            let (from, to) = (relays[other], doors[own]);
+            let ((from, peer), to) = (ends(doors[other], relays[other]), doors[own]);
             let made = attacker.asks(from, to, &mut client, |client| client.allocate(None));
             assert_eq!(made.map(|success| success.relayed), Ok(Some(relays[own])));
-            let bound = attacker.asks(from, to, &mut client, |client| client.channel_bind(CHANNEL, doors[other]));
+            let bound = attacker.asks(from, to, &mut client, |client| client.channel_bind(CHANNEL, peer));
             assert!(bound.is_ok(), "{bound:?}");
         }
+        Self { servers, doors, relays, attacker }
+    }
+}
+
+#[test]
+fn x01_h04_a_circle_of_channels_through_two_servers_costs_a_hop_and_a_header_each_pass() {
+    alone("flood::loops::x01_h04_a_circle_of_channels_through_two_servers_costs_a_hop_and_a_header_each_pass", || {
+        let Circle { servers, doors, relays, mut attacker } = Circle::closes(|door, relay| (relay, door));
         let nested = |levels: usize| (0..levels).fold(b"round".to_vec(), |inner, _| channel_data(CHANNEL, &inner));
         // A server that finds no header left drops what came, and so does one that finds no hop left.
         // More heads than any call needs are dropped before the first pass.
@@ -335,19 +350,7 @@ fn x01_h04_a_circle_of_channels_through_two_servers_costs_a_hop_and_a_header_eac
 #[test]
 fn x01_a_circle_that_puts_a_head_on_and_takes_it_off_ends_with_its_hops() {
     alone("flood::loops::x01_a_circle_that_puts_a_head_on_and_takes_it_off_ends_with_its_hops", || {
-        let servers = [server(NEAR, FORESEEABLE), server(FAR, FORESEEABLE)];
-        let doors = [SocketAddr::new(NEAR, servers[0].port), SocketAddr::new(FAR, servers[1].port)];
-        let relays = [SocketAddr::new(NEAR, FORESEEN), SocketAddr::new(FAR, FORESEEN)];
-        let mut attacker = Attacker::new();
-        // Each server's door is the client of the other server, and each relay the peer of the other.
-        for (own, other) in [(0, 1), (1, 0)] {
-            let mut client = Client::new("u", "p", own as u32);
-            let (from, to) = (doors[other], doors[own]);
-            let made = attacker.asks(from, to, &mut client, |client| client.allocate(None));
-            assert_eq!(made.map(|success| success.relayed), Ok(Some(relays[own])));
-            let bound = attacker.asks(from, to, &mut client, |client| client.channel_bind(CHANNEL, relays[other]));
-            assert!(bound.is_ok(), "{bound:?}");
-        }
+        let Circle { servers, relays, mut attacker, .. } = Circle::closes(|door, relay| (door, relay));
         for hops in [64, 3] {
             attacker.forger.hops = hops;
             let count = attacker.causes(relays[1], relays[0], b"round");

@@ -1,7 +1,7 @@
 //! Whom a client cannot reach, and peers that are not there.
 
-use crate::apart::{is_apart, run};
 use crate::caller::{CHANNEL, Caller, Data, Peer, V4};
+use crate::namespace::{alone, ip};
 use crate::pair::Authority;
 use crate::relayed::{connect, dialling, dials};
 use crate::server::{Server, Setup, free_port, free_ports, until};
@@ -321,27 +321,26 @@ fn a_program_that_has_a_relay_port_for_the_other_protocol_hears_nothing() {
 
 #[test]
 fn an_address_that_this_host_gets_later_is_no_peer_from_then_on() {
-    if !is_apart() {
-        return;
-    }
-    let server = Server::start();
-    let mut caller = Caller::udp(server.address());
-    caller.allocate().expect("an allocation");
-    let peer = address("11.9.9.9:7000");
-    caller.bind(CHANNEL, peer).expect("somebody else's address is a peer");
-    caller.permit(peer).expect("somebody else's address is a peer");
+    alone("server::peers::an_address_that_this_host_gets_later_is_no_peer_from_then_on", || {
+        let server = Server::start();
+        let mut caller = Caller::udp(server.address());
+        caller.allocate().expect("an allocation");
+        let peer = address("11.9.9.9:7000");
+        caller.bind(CHANNEL, peer).expect("somebody else's address is a peer");
+        caller.permit(peer).expect("somebody else's address is a peer");
 
-    run("ip", &["address", "add", "11.9.9.9/32", "dev", "lo"]);
-    until("the new address is refused", || caller.permit(peer) == Err(ErrorCode::FORBIDDEN));
-    let witness = Peer::at(peer);
-    caller.sends_on(CHANNEL, b"to the channel of before");
-    caller.sends_to(peer, b"by the permission of before");
-    assert_eq!(caller.bind(CHANNEL, peer), Err(ErrorCode::FORBIDDEN));
-    witness.0.set_nonblocking(true).expect("a socket can be told not to wait");
-    // Both were handled before the answer to the ChannelBind.
-    assert!(witness.0.recv(&mut [0; 64]).is_err(), "nothing reaches this host by its new address");
-    assert!(server.log().contains("addresses of this host changed"));
+        ip("address add 11.9.9.9/32 dev lo");
+        until("the new address is refused", || caller.permit(peer) == Err(ErrorCode::FORBIDDEN));
+        let witness = Peer::at(peer);
+        caller.sends_on(CHANNEL, b"to the channel of before");
+        caller.sends_to(peer, b"by the permission of before");
+        assert_eq!(caller.bind(CHANNEL, peer), Err(ErrorCode::FORBIDDEN));
+        witness.0.set_nonblocking(true).expect("a socket can be told not to wait");
+        // Both were handled before the answer to the ChannelBind.
+        assert!(witness.0.recv(&mut [0; 64]).is_err(), "nothing reaches this host by its new address");
+        assert!(server.log().contains("addresses of this host changed"));
 
-    run("ip", &["address", "del", "11.9.9.9/32", "dev", "lo"]);
-    until("it is somebody else's again", || caller.permit(peer).is_ok());
+        ip("address del 11.9.9.9/32 dev lo");
+        until("it is somebody else's again", || caller.permit(peer).is_ok());
+    });
 }

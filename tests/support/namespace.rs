@@ -63,9 +63,14 @@ fn furnish() {
         "addr add 10.1.0.1/24 dev lo",
         "addr add 10.2.0.1/24 dev lo",
     ] {
-        let status = Command::new("ip").args(words.split(' ')).status();
-        assert!(status.is_ok_and(|status| status.success()), "ip {words}");
+        ip(words);
     }
+}
+
+/// Changes something about this network, with the command `ip`.
+pub(crate) fn ip(words: &str) {
+    let status = Command::new("ip").args(words.split(' ')).status();
+    assert!(status.is_ok_and(|status| status.success()), "ip {words}");
 }
 
 /// Two addresses of this network beside loopback's own.
