@@ -315,7 +315,9 @@ impl Auditor {
         let Some(tried) = &heard.tried else {
             self.tests(Law::SameAnswerAgain);
             let (_, held) = self.hosts[host].on(&heard.path.tuple, now).expect("the law found it");
-            holds!(SameAnswerAgain, told == held.told, "{told:?} for what was {:?}", held.told);
+            let lives = |told: &SocketAddr| held.legs.iter().any(|leg| leg.told == *told && leg.expires > now.mono);
+            let left_of_it: Vec<SocketAddr> = held.told.iter().copied().filter(lives).collect();
+            holds!(SameAnswerAgain, told == left_of_it, "{told:?} for what was {:?}", held.told);
             let end = held.legs.iter().map(|leg| leg.expires).max().unwrap_or(now.mono);
             holds!(SameAnswerAgain, left == Some(end.since(now.mono).as_secs()), "{left:?} s left");
             return Ok(());
