@@ -26,6 +26,7 @@ mod probes;
 mod reflection;
 mod refresh;
 mod refusal;
+mod secrets;
 mod sha256;
 #[path = "../support/shapes.rs"]
 mod shapes;
