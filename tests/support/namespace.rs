@@ -1,7 +1,8 @@
 //! A network for one test: its own loopback, its own counters, nobody else's packets.
 //!
-//! The test starts itself once more in a network that ends with its last process, so that nothing has to be taken down,
-//! however the test ends. In there any source address can be had, and the kernel's counters tell of this test alone.
+//! The test starts itself once more in a network that ends with its last process, so that nothing has to be taken down.
+//! A test that is killed from outside leaves what it has started, and the network with that. In there any source address
+//! can be had, and the kernel's counters tell of this test alone.
 
 #![allow(dead_code, reason = "every test target uses its own part of this")]
 #![forbid(unsafe_code)]
