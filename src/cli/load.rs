@@ -231,9 +231,10 @@ fn credential(
     args: &LoadArgs,
     lasts: Duration,
 ) -> Result<(String, Zeroizing<String>), Failure> {
+    let ttl = (lasts + SPARE).min(TTL_MAX);
     let minted = |secret: &Secret| {
         let user = OpaqueString::new(USER).ok();
-        let Minted { username, password, .. } = mint(secret, user.as_ref(), SEPARATOR, lasts + SPARE, unix_now());
+        let Minted { username, password, .. } = mint(secret, user.as_ref(), SEPARATOR, ttl, unix_now());
         (username, password)
     };
     if let Some(secret) = &args.secret {
@@ -265,6 +266,7 @@ fn credential(
 
 const USER: &str = "load";
 const SPARE: Duration = Duration::from_secs(3600);
+const TTL_MAX: Duration = Duration::from_secs(24 * 3600); // auth.max_ttl as it is where nobody has changed it
 
 fn first_secret(file: &Path) -> Result<Secret, Failure> {
     let wrong = |why: String| Failure::Wrong(format!("--secret-file {}: {why}", file.display()));

@@ -42,6 +42,8 @@ const NAP: Duration = Duration::from_millis(5);
 pub(super) const TICK: Duration = Duration::from_millis(20);
 /// Every so often each client renews what it has; a permission lives five minutes (RFC 8656 §9).
 const RENEW: Duration = Duration::from_secs(200);
+/// The first does so long after the load began: a short one is not to be disturbed.
+const RENEW_AFTER: Duration = Duration::from_secs(60);
 /// How long a server may take to confirm releases once nobody waits for anything else.
 const RELEASE: Duration = Duration::from_secs(5);
 /// Bytes a peer's socket asks the kernel to queue each way.
@@ -104,6 +106,8 @@ pub(super) struct Engine<'a> {
     pub(super) flights: Flights,
     /// Clients that may send, in the order of their turns; one list for each socket of peers.
     pub(super) ready: Vec<VecDeque<u32>>,
+    /// The list whose turn was last.
+    pub(super) lane: usize,
     pub(super) window: usize,
     pub(super) quota: u64,
     pub(super) tally: Tally,
@@ -143,6 +147,7 @@ impl<'a> Engine<'a> {
             frames: Frames::new(0, plan.size, false),
             flights: Flights::new(under_way),
             ready: vec![VecDeque::new(); plan.peers],
+            lane: 0,
             window,
             quota: plan.quota(thread),
             tally: Tally::new(now),
@@ -184,12 +189,7 @@ impl<'a> Engine<'a> {
         if self.plan.kind != Kind::Relay {
             return Ok(());
         }
-        let ip = match self.plan.peer {
-            Peer::SameServer => return Ok(()),
-            Peer::At(ip) => ip,
-            Peer::Auto => towards(self.plan.server)
-                .map_err(|error| Failure::Failed(format!("{} cannot be reached: {error}", self.plan.server)))?,
-        };
+        let Some(ip) = peer_address(self.plan)? else { return Ok(()) };
         for at in 0..self.plan.peers {
             let wrong = |error| Failure::Failed(format!("--peer {ip}: no socket can be opened there: {error}"));
             let socket = UdpSocket::bind((ip, 0)).map_err(wrong)?;
@@ -437,6 +437,8 @@ impl<'a> Engine<'a> {
             format!("{server} closed the connection of client {number}")
         } else if error.raw_os_error() == Some(EMSGSIZE) {
             format!("--size {}: a packet is longer than the way to {server} takes", self.plan.size)
+        } else if matches!(self.plan.transport, Transport::Tls(_)) {
+            format!("TLS with {server}: {error}; --ca FILE names whom to believe, --insecure believes anybody")
         } else {
             format!("client {number} and {server}: {error}")
         };
@@ -557,7 +559,7 @@ impl<'a> Engine<'a> {
     pub(super) fn enter(&mut self, stage: Stage) {
         self.stage = stage;
         self.verdicts.clear();
-        self.renewals_from = monotonic();
+        self.renewals_from = monotonic() + RENEW_AFTER;
     }
 
     /// Whether the load is to end before its time.
@@ -630,6 +632,18 @@ fn receive(batch: &mut Batch, socket: &UdpSocket, slots: &mut [Packet]) -> io::R
     match received {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         other => other,
+    }
+}
+
+/// Where the peers' sockets are; `None` when there are none.
+pub(super) fn peer_address(plan: &Plan) -> Result<Option<IpAddr>, Failure> {
+    match plan.peer {
+        Peer::SameServer => Ok(None),
+        Peer::At(ip) => Ok(Some(ip)),
+        Peer::Auto => {
+            let found = towards(plan.server).map(Some);
+            found.map_err(|error| Failure::Failed(format!("{} cannot be reached: {error}", plan.server)))
+        }
     }
 }
 
