@@ -162,7 +162,7 @@ pub enum Dropped {
     PeerDenied,
     /// One of this server's own relay ports that no allocation lives on.
     NoRelay,
-    /// The source cannot be answered (port 0) or claims to be one of our own addresses.
+    /// The source cannot be answered (port 0) or claims to be a listener: ours, or one that clients are sent to.
     BadSource,
     /// More unauthenticated requests from one network than `limits.unauthenticated_per_ip`.
     UnauthenticatedLimit,
