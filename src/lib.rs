@@ -5,6 +5,7 @@
 //! ```text
 //! 4   main  cli  log                               verbs and text for people
 //! 3   control ── mailbox ──▶ worker                tokio, HTTP, stores  |  one OS thread per core, no async
+//!     load                                         many clients at once, and what a server made of them
 //! 2   net                                          sockets, epoll, TLS, DTLS, the clock; the only `unsafe`
 //! 1   turn   client   config                       the law of relaying, pure: no I/O, no clock, no lock, no log
 //! 0   wire   time   sync                           bytes, instants, the locks and atomics that threads share
@@ -62,6 +63,8 @@ pub mod wire;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod control;
+#[cfg(feature = "server")]
+pub mod load;
 #[cfg(feature = "server")]
 pub mod log;
 #[cfg(feature = "server")]

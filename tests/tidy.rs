@@ -18,10 +18,11 @@ const MAY_NAME: &[(&str, u8, &[&str])] = &[
     ("config", 1, &["turn", "wire", "time"]),
     ("net", 2, &["wire", "time"]),
     ("kernel", 2, &["turn", "wire", "time"]),
+    ("load", 3, &["client", "wire", "net", "time"]),
     ("worker", 3, &["turn", "wire", "net", "kernel", "time", "sync"]),
     ("control", 3, &["worker", "config", "turn", "wire", "net", "time"]),
     ("log", 4, &["config", "time"]),
-    ("cli", 4, &["log", "control", "worker", "net", "kernel", "config", "client", "turn", "wire", "time"]),
+    ("cli", 4, &["log", "control", "worker", "load", "net", "kernel", "config", "client", "turn", "wire", "time"]),
 ];
 /// The crate's root, and the parts of the program that hold no law: they name what they like.
 const ROOTS: &[&str] = &["lib", "main"];
@@ -192,7 +193,7 @@ fn unsafe_lives_in_net_and_kernel_alone() {
 
 /// Places with `unsafe` in each file that has any. The figures go down, or a reviewer has seen why one goes up.
 const UNSAFE_PLACES: &[(&str, usize)] =
-    &[("net/clock.rs", 1), ("net/mod.rs", 2), ("net/poll.rs", 9), ("net/udp.rs", 22)];
+    &[("net/clock.rs", 1), ("net/mod.rs", 2), ("net/poll.rs", 10), ("net/udp.rs", 22)];
 
 #[test]
 fn unsafe_grows_in_no_file_and_every_block_says_what_it_promises() {

@@ -62,7 +62,8 @@ pub(super) fn run(config: Option<PathBuf>, args: &CredentialArgs) -> Result<(), 
     Ok(())
 }
 
-fn newest_secret(settings: &Settings) -> Result<Secret, Failure> {
+/// The one to mint with: as configured, or as the first start made it.
+pub(super) fn newest_secret(settings: &Settings) -> Result<Secret, Failure> {
     if let Some(newest) = settings.secrets().into_iter().next() {
         return Ok(newest);
     }

@@ -8,6 +8,7 @@ mod check;
 mod credential;
 mod drain;
 mod host;
+mod load;
 mod serve;
 mod settings;
 mod state;
@@ -40,6 +41,8 @@ enum Verb {
     Credential(credential::CredentialArgs),
     /// Tell a running server to take no new allocations
     Drain(drain::DrainArgs),
+    /// Be many clients of a TURN server, and measure what it can carry
+    Load(Box<load::LoadArgs>),
 }
 
 #[derive(Args)]
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::run(config, &args),
         Verb::Credential(args) => credential::run(config, &args),
         Verb::Drain(args) => drain::run(config, &args),
+        Verb::Load(args) => load::run(config, &args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,13 +4,18 @@ use crate::time::{Instant, Now, UnixSeconds};
 
 /// Reads CLOCK_MONOTONIC and the wall clock.
 pub fn now() -> Now {
-    let mono = read(libc::CLOCK_MONOTONIC);
     let wall = read(libc::CLOCK_REALTIME);
     Now {
-        mono: Instant(mono.tv_sec as u64 * 1_000_000_000 + mono.tv_nsec as u64),
+        mono: monotonic(),
         // A clock before 1970 counts as 1970: every credential then lives, none is refused by accident.
         unix: UnixSeconds(u64::try_from(wall.tv_sec).unwrap_or(0)),
     }
+}
+
+/// Reads CLOCK_MONOTONIC alone.
+pub fn monotonic() -> Instant {
+    let mono = read(libc::CLOCK_MONOTONIC);
+    Instant(mono.tv_sec as u64 * 1_000_000_000 + mono.tv_nsec as u64)
 }
 
 fn read(clock: libc::clockid_t) -> libc::timespec {

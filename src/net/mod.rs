@@ -10,6 +10,7 @@ pub mod hello;
 pub mod poll;
 pub mod tcp;
 pub mod tls;
+pub mod trust;
 pub mod udp;
 pub mod web;
 

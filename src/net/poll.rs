@@ -69,14 +69,23 @@ impl Poll {
         let room = events.raw.capacity();
         // SAFETY: the buffer has room for `room` events, and the kernel writes no more than that.
         let count = unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.raw.as_mut_ptr(), room as i32, millis) };
-        events.len = match check(count) {
-            Ok(count) => count as usize,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-            Err(error) => return Err(error),
+        events.take(count)
+    }
+
+    /// The same to the nanosecond. A kernel without such a wait (before Linux 5.11) waits whole milliseconds, rounded down.
+    pub fn wait_exactly(&self, events: &mut Events, timeout: Duration) -> io::Result<()> {
+        let nanos = libc::timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
+        let room = events.raw.capacity();
+        // SAFETY: the buffer has room for `room` events, and the kernel writes no more than that; `nanos` is a valid
+        // timespec that it only reads, and no signal mask is passed.
+        let count = unsafe {
+            let mask = std::ptr::null();
+            libc::epoll_pwait2(self.0.as_raw_fd(), events.raw.as_mut_ptr(), room as i32, &nanos, mask)
         };
-        // SAFETY: the kernel has written the first `len` events, and `len` is within the capacity.
-        unsafe { events.raw.set_len(events.len) };
-        Ok(())
+        if count < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
+            return self.wait(events, Some(Duration::from_millis(timeout.as_millis() as u64)));
+        }
+        events.take(count)
     }
 
     fn control(&self, operation: i32, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
@@ -96,6 +105,18 @@ impl Events {
     /// Room for `count` events a wait.
     pub fn with_capacity(count: usize) -> Self {
         Self { raw: Vec::with_capacity(count.max(1)), len: 0 }
+    }
+
+    /// Notes what a wait has returned.
+    fn take(&mut self, count: i32) -> io::Result<()> {
+        self.len = match check(count) {
+            Ok(count) => count as usize,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => return Err(error),
+        };
+        // SAFETY: the kernel has written the first `len` events, and `len` is within the capacity.
+        unsafe { self.raw.set_len(self.len) };
+        Ok(())
     }
 
     /// How many there are.

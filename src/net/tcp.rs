@@ -57,6 +57,19 @@ pub fn connect(local: SocketAddr, peer: SocketAddr, freebind: bool) -> io::Resul
     Ok(socket.into())
 }
 
+/// Begins a connection as a client of a server, from wherever the system likes. It is made, or has failed, when the
+/// socket becomes writable.
+pub fn call(server: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    match socket.connect(&server.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    let _ = socket.set_tcp_nodelay(true);
+    Ok(socket.into())
+}
+
 fn open(address: SocketAddr, freebind: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     if address.is_ipv6() {

@@ -210,7 +210,7 @@ fn is_encrypted(pem: &[u8]) -> bool {
     pem.windows(MARK.len()).any(|part| part == MARK)
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
