@@ -113,6 +113,7 @@ pub fn start(setup: Setup) -> Result<Handle, StartError> {
         tracing::warn!(%error, "the limit of open files cannot be raised");
         FEW_FILES
     });
+    net::widen_file_table(files);
     if files < FEW_FILES {
         tracing::warn!(
             limit = files,
