@@ -243,11 +243,11 @@ fn run_case(world: &mut World, case: Case) {
     framed.extend_from_slice(&payload);
     if case == Case::Expiry {
         world.waits(minutes(9)); // what only sweeps permissions is done
-        world.tick();
+        world.ticks();
         world.effects.clear();
         mark();
         world.waits(seconds(61));
-        world.tick();
+        world.ticks();
         assert_eq!(world.effects.len(), world.calls.len() + ROUNDS, "all of them end at once");
         mark();
         return;

@@ -71,7 +71,7 @@ fn core(count: usize) -> [u64; 3] {
     world.effects = Vec::new();
     let with = held() - start;
     world.waits(minutes(10) + seconds(1));
-    world.tick();
+    world.ticks();
     assert_eq!(world.effects.len(), count, "all of them end");
     world.effects = Vec::new();
     [before, with, held() - start]

@@ -87,14 +87,18 @@ fn longest_steps() {
         reload = reload.min(timed(|| world.server.set_policy(world.now, again, &mut world.effects)));
         assert!(world.effects.is_empty(), "the same rules end nothing");
         world.waits(minutes(9)); // what only sweeps permissions is done
-        world.tick();
+        world.ticks();
         world.waits(seconds(61));
-        expiry = expiry.min(timed(|| world.tick()));
+        let mut longest: f64 = 0.0;
+        while world.server.deadline().is_some_and(|deadline| deadline <= world.now.mono) {
+            longest = longest.max(timed(|| world.tick()));
+        }
+        expiry = expiry.min(longest);
         assert_eq!(world.effects.len(), MANY, "all of them end at once");
     }
     joins.sort_by(f64::total_cmp);
     println!("\n| the longest single step of the core, {MANY} allocations | ms |\n| --- | --- |");
-    println!("| all of them expire in one tick | {:.2} |", 1e3 * expiry);
+    println!("| the longest tick while all of them expire at once | {:.2} |", 1e3 * expiry);
     println!("| a reload looks at all of them | {:.2} |", 1e3 * reload);
     println!("| the longest of their Allocates, with the client's part | {:.2} |", 1e3 * joins[MANY - 1]);
     println!("| half of their Allocates take no longer than | {:.3} |", 1e3 * joins[MANY / 2]);

@@ -146,10 +146,19 @@ impl World {
         self.server.handle(self.now, input, &mut self.packet, &mut self.effects)
     }
 
-    /// All that the core does because time has passed.
+    /// All that the core does because time has passed, step by step.
+    pub(crate) fn ticks(&mut self) {
+        while self.server.deadline().is_some_and(|deadline| deadline <= self.now.mono) {
+            self.tick();
+        }
+    }
+
+    /// One step of that.
     #[inline(never)]
     pub(crate) fn tick(&mut self) {
-        self.server.tick(self.now, &mut self.effects);
+        let mut effects = Vec::new();
+        self.server.tick(self.now, &mut effects);
+        self.effects.append(&mut effects);
     }
 
     /// Time passes, and nobody looks.

@@ -45,6 +45,8 @@ pub struct Server {
     strangers: Arc<Strangers>,
     /// Kept between ticks so that none allocates.
     due: Vec<u32>,
+    /// Since when there is more of that than one tick ends.
+    behind: Option<Instant>,
 }
 
 /// A worker among the workers of a server: ids that others must understand carry the number.
@@ -93,6 +95,10 @@ const MAX_AMPLIFICATION: usize = 29;
 const MAX_UNKNOWN: usize = 32;
 /// SOFTWARE of authenticated answers; without a version, which would tell attackers what to try (RFC 8656 §21.1.6).
 const SOFTWARE: &[u8] = b"turnserver";
+/// Slots that one tick looks at, and effects after which it leaves the rest to the next one: about a millisecond of work for
+/// the shell, which closes sockets and writes the log.
+const LOOKS_PER_TICK: usize = 1024;
+const EFFECTS_PER_TICK: usize = 32;
 
 /// What an answer needs to know of its question.
 #[derive(Clone, Copy, Debug)]
@@ -143,6 +149,7 @@ impl Server {
             wheel: Wheel::new(now.mono),
             strangers: Arc::new(Strangers::new(rng.next_u64())),
             due: Vec::new(),
+            behind: None,
             rng,
         }
     }
@@ -195,19 +202,25 @@ impl Server {
         }
     }
 
-    /// Ends what is over. Sends nothing.
+    /// Ends what is over: a part of it when that is much, so that no packet waits for all of it. What is over and has not
+    /// ended yet relays nothing either way. Sends nothing.
     pub fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let mut due = core::mem::take(&mut self.due);
-        self.wheel.advance(now.mono, &mut due);
-        for slot in due.drain(..) {
-            self.look_at(now, slot, effects);
+        if self.due.is_empty() {
+            self.wheel.advance(now.mono, &mut self.due);
         }
-        self.due = due;
+        for _ in 0..LOOKS_PER_TICK {
+            let Some(slot) = self.due.pop() else { break };
+            self.look_at(now, slot, effects);
+            if effects.len() >= EFFECTS_PER_TICK {
+                break;
+            }
+        }
+        self.behind = (!self.due.is_empty()).then_some(now.mono);
     }
 
     /// When [`Server::tick`] has something to do next.
     pub fn deadline(&self) -> Option<Instant> {
-        self.wheel.deadline()
+        self.behind.or_else(|| self.wheel.deadline())
     }
 
     /// Puts other rules in force, at once: what they do not permit ends.

@@ -101,3 +101,28 @@ fn l41_a_lifetime_of_another_size_is_a_bad_request() {
     }
     assert_eq!(t.gauges().0, 1);
 }
+
+#[test]
+fn what_is_over_all_at_once_ends_a_part_at_a_time_and_relays_nothing_meanwhile() {
+    let mut t = Turn::with(|settings| settings.limits.allocations_per_user = 0);
+    let names: Vec<String> = (0..100).map(|number| format!("alice {number}")).collect();
+    for name in &names {
+        t.joins_as(name, "alice", &password_of("alice"), Transport::Udp).allocates();
+    }
+    t.passes(minutes(10) + seconds(1));
+
+    let mut left = t.sockets();
+    assert_eq!(left, 100);
+    while t.server.deadline().is_some_and(|deadline| deadline <= t.now.mono) {
+        t.ticks();
+        let ended = left - t.sockets();
+        assert!((1..=32).contains(&ended), "{ended} ended in one tick");
+        left = t.sockets();
+        for name in &names {
+            t.client(name).says(refresh()).hears(error(437));
+        }
+        break;
+    }
+    t.waits(seconds(1));
+    t.is_as_new();
+}
