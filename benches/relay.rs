@@ -6,14 +6,13 @@
 //!
 //! `cargo bench --bench relay -- [--rounds 3] [--clients 100] [--size 160] [--seconds 2] [--allocations 2000]`
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use turnserver::client::{Client, Heard};
-use turnserver::net::udp::{Batch, Outgoing};
+use turnserver::net::udp::{Batch, Modes, Outgoing};
 use turnserver::wire::Packet;
 use turnserver::wire::channel::{self, ChannelNumber};
 use turnserver::wire::codes::ErrorCode;
@@ -200,6 +199,7 @@ struct Calls {
     peer: UdpSocket,
     size: usize,
     batch: Batch,
+    modes: Modes,
     slots: Vec<Packet>,
 }
 
@@ -210,7 +210,7 @@ impl Calls {
         let calls = (0..count).map(|number| Call::set_up(server.address, address, number as u32)).collect();
         peer.set_nonblocking(true).expect("a socket can be made non-blocking");
         let slots = (0..WINDOW).map(|_| Packet::new(vec![0; 4096].into())).collect();
-        Self { calls, peer, size, batch: Batch::new(), slots }
+        Self { calls, peer, size, batch: Batch::new(false), modes: Modes::default(), slots }
     }
 
     /// CPU microseconds per packet that arrived, and packets a second.
@@ -228,7 +228,7 @@ impl Calls {
                     Direction::ToPeer => drop(call.socket.send(&framed)),
                     Direction::ToClient => {
                         let out = Outgoing { data: &payload, to: call.relayed, source: None, marks: Marks::default() };
-                        self.batch.send(self.peer.as_fd(), &Cell::new(false), std::iter::once(out), |_, _| {});
+                        self.batch.send(self.peer.as_fd(), &self.modes, std::iter::once(out), |_, _| {});
                     }
                 }
             }

@@ -17,12 +17,11 @@ use super::script::{Script, Silence, Task, Verdict};
 use crate::client::Client;
 use crate::net::clock::monotonic;
 use crate::net::poll::{Events, Interest, Poll};
-use crate::net::udp::{BATCH, Batch};
+use crate::net::udp::{BATCH, Batch, Modes};
 use crate::time::{Duration, Instant};
 use crate::wire::Packet;
 use crate::wire::packet::{HEADROOM, TAILROOM};
 use crate::wire::stun::Family;
-use core::cell::Cell;
 use core::net::{IpAddr, SocketAddr};
 use libc::{EADDRINUSE, EADDRNOTAVAIL, EAGAIN, EMFILE, EMSGSIZE, ENFILE, ENOBUFS};
 use std::collections::VecDeque;
@@ -80,7 +79,7 @@ pub(super) struct Caller {
 #[derive(Debug)]
 pub(super) struct End {
     pub(super) socket: UdpSocket,
-    pub(super) is_whole: Cell<bool>,
+    pub(super) modes: Modes,
 }
 
 /// What messages mean now.
@@ -142,7 +141,7 @@ impl<'a> Engine<'a> {
             first: share.start,
             callers: Vec::with_capacity(clients),
             ends: Vec::new(),
-            batch: Batch::new(),
+            batch: Batch::new(false),
             slots: (0..BATCH).map(|_| Packet::new(vec![0; slot].into())).collect(),
             frames: Frames::new(0, plan.size, false),
             flights: Flights::new(under_way),
@@ -199,7 +198,7 @@ impl<'a> Engine<'a> {
             let _ = buffers.set_recv_buffer_size(BUFFER);
             let _ = buffers.set_send_buffer_size(BUFFER);
             self.poll.add(socket.as_fd(), PEER + at as u64, Interest::Read).map_err(wrong)?;
-            self.ends.push(End { socket, is_whole: Cell::new(false) });
+            self.ends.push(End { socket, modes: Modes::default() });
         }
         Ok(())
     }

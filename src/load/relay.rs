@@ -14,7 +14,7 @@ use super::plan::{Direction, Peer};
 use super::report::Tally;
 use super::stamp::Stamp;
 use crate::net::clock::monotonic;
-use crate::net::udp::{BATCH, Outgoing};
+use crate::net::udp::{BATCH, Modes, Outgoing};
 use crate::time::{Duration, Instant};
 use crate::wire::channel::{self, ChannelData};
 use crate::wire::codes::{Attribute, Class, Method, message_type};
@@ -239,7 +239,7 @@ impl Engine<'_> {
                 let to = self.plan.server;
                 let marks = Marks::default();
                 let packets = self.frames.first(ready).map(|data| Outgoing { data, to, source: None, marks });
-                self.batch.send(socket.as_fd(), &core::cell::Cell::new(false), packets, |at, error| {
+                self.batch.send(socket.as_fd(), &Modes::default(), packets, |at, error| {
                     failed |= 1 << at;
                     failure = Some(error);
                 });
@@ -322,7 +322,7 @@ impl Engine<'_> {
         let marks = Marks::default();
         let outgoing = self.frames.first(count).zip(to).map(|(data, to)| Outgoing { data, to, source: None, marks });
         let (mut failed, mut failure) = (0u64, None);
-        self.batch.send(end.socket.as_fd(), &end.is_whole, outgoing, |at, error| {
+        self.batch.send(end.socket.as_fd(), &end.modes, outgoing, |at, error| {
             failed |= 1 << at;
             failure = Some(error);
         });
@@ -387,7 +387,7 @@ impl Engine<'_> {
         let packets = slots.iter().zip(from).filter_map(|(slot, from)| Some((slot.data(), from?)));
         let packets = packets.map(|(data, to)| Outgoing { data, to, source: None, marks });
         let (mut failed, mut failure) = (0, None);
-        self.batch.send(end.socket.as_fd(), &end.is_whole, packets, |_, error| {
+        self.batch.send(end.socket.as_fd(), &end.modes, packets, |_, error| {
             failed += 1;
             failure = Some(error);
         });
