@@ -20,6 +20,7 @@ use crate::net::poll::{Events, Interest, Poll};
 use crate::net::udp::{BATCH, Batch, Modes, receive_trains};
 use crate::time::{Duration, Instant};
 use crate::wire::Packet;
+use crate::wire::codes::ErrorCode;
 use crate::wire::packet::{HEADROOM, MAX_PAYLOAD, TAILROOM};
 use crate::wire::stun::Family;
 use core::net::{IpAddr, SocketAddr};
@@ -45,6 +46,8 @@ const RENEW: Duration = Duration::from_secs(200);
 const RENEW_AFTER: Duration = Duration::from_secs(60);
 /// How long a server may take to confirm releases once nobody waits for anything else.
 const RELEASE: Duration = Duration::from_secs(5);
+/// How many ports a client tries.
+const MOVES: u32 = 5;
 /// Bytes a peer's socket asks the kernel to queue each way.
 const BUFFER: usize = 4 << 20;
 /// Tokens from here on are those of peers' sockets.
@@ -73,6 +76,8 @@ pub(super) struct Caller {
     pub(super) is_queued: bool,
     /// Whether its socket is watched for room to write.
     is_watched: bool,
+    /// Ports that it has given up.
+    moves: u32,
 }
 
 /// A socket of the other side.
@@ -177,6 +182,7 @@ impl<'a> Engine<'a> {
                 under_way: 0,
                 is_queued: false,
                 is_watched: false,
+                moves: 0,
             });
         }
         if matches!(plan.transport, Transport::Udp) {
@@ -333,6 +339,11 @@ impl<'a> Engine<'a> {
                         continue;
                     }
                     Verdict::Done(..) => {}
+                    // An allocation of an earlier client lives on under this port: another one is free (RFC 8656 §7.4).
+                    Verdict::Refused(task, ErrorCode::ALLOCATION_MISMATCH) if self.moves(at as usize) => {
+                        self.begin(at as usize, task, now)?;
+                        continue;
+                    }
                     // Whatever the server says to a release: there is nothing to be released any more.
                     Verdict::Refused(Task::Release, _) => self.forget(at as usize),
                     Verdict::Refused(task, code) => {
@@ -562,6 +573,18 @@ impl<'a> Engine<'a> {
             Verdict::Done(..) | Verdict::Again | Verdict::Refused(..) => {}
         }
         self.verdicts.push((at as u32, verdict));
+    }
+
+    /// Gives up a client's socket, so that its next request comes from another port; `false` after a few times, and once
+    /// it has an allocation.
+    fn moves(&mut self, at: usize) -> bool {
+        let Some(caller) = self.callers.get_mut(at) else { return false };
+        if caller.relayed.is_some() || caller.moves == MOVES {
+            return false;
+        }
+        caller.moves += 1;
+        caller.pipe = None;
+        true
     }
 
     fn forget(&mut self, at: usize) {
