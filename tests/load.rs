@@ -171,6 +171,21 @@ fn threads_peers_and_windows_share_the_load() {
 }
 
 #[test]
+fn trains_carry_what_single_packets_do() {
+    let server = Server::start_with(&setup());
+    for direction in DIRECTIONS {
+        for (clients, mode) in [("1", "channel"), ("6", "send")] {
+            let common = ["--gso", "on", "--window", "16", "--packets", "501", "--direction", direction];
+            nothing_is_lost(
+                &report(&uri(&server), &[&common[..], &["--clients", clients, "--mode", mode]].concat()),
+                501,
+            );
+        }
+    }
+    nothing_is_lost(&report(&uri(&server), &["--gso", "on", "--peer", "same-server", "--packets", "200"]), 200);
+}
+
+#[test]
 fn requests_come_in_floods() {
     let server = Server::start_with(&setup());
     for transport in ["udp", "tcp"] {

@@ -66,6 +66,9 @@ pub(super) struct LoadArgs {
     /// Threads that play the clients
     #[arg(long, value_name = "N", default_value_t = 1)]
     threads: usize,
+    /// Send packets of one client that leave together as one train, and take trains: less CPU here, other work there
+    #[arg(long, value_enum, default_value = "off")]
+    gso: Switch,
     /// The server's process, if it is on this host: its CPU time and memory are told
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
@@ -108,6 +111,12 @@ enum DirectionArg {
 enum ModeArg {
     Channel,
     Send,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Clone, Copy)]
@@ -186,6 +195,7 @@ fn plan(config: Option<PathBuf>, args: &LoadArgs) -> Result<Plan, Failure> {
         },
         peer: args.peer.map_or(Peer::Auto, |peer| peer.0),
         peers: args.peers,
+        trains: matches!(args.gso, Switch::On),
         server_pid: args.server_pid,
         ..Plan::new(server, &username, "")
     })

@@ -5,7 +5,7 @@
 //! the schedule had for it: there a generator that is late is part of what it measures. No allocation for a packet.
 #![forbid(unsafe_code)]
 
-use super::engine::{Engine, Stage, TICK};
+use super::engine::{Engine, Stage, TICK, cars};
 use super::failure::Failure;
 use super::flights::NOWHERE;
 use super::pace::Pace;
@@ -163,8 +163,8 @@ impl Engine<'_> {
         }
         while self.flights.room() > 0 && self.quota > 0 && self.broken.is_none() {
             let Some(client) = self.next(0) else { break };
-            // Whoever is alone sends a batch at a time; otherwise all take turns.
-            let is_alone = self.ready.first().is_none_or(VecDeque::is_empty);
+            // Whoever is alone sends a batch at a time, and so does whoever sends trains; otherwise all take turns.
+            let is_alone = self.plan.trains || self.ready.first().is_none_or(VecDeque::is_empty);
             let room = self.room(client).min(self.flights.room());
             let sent = self.send_up(client, if is_alone { room } else { room.min(1) }, None);
             if self.room(client) > 0 {
@@ -284,13 +284,12 @@ impl Engine<'_> {
         }
         while count < most {
             let Some(client) = self.next(end) else { break };
-            if self.room(client) == 0 {
-                continue;
-            }
-            waiting[count] = (client, Instant(0));
-            count += 1;
+            let room = self.room(client).min(most - count);
+            let turns = if self.plan.trains { room } else { room.min(1) };
+            waiting[count..count + turns].fill((client, Instant(0)));
+            count += turns;
             if let Some(caller) = self.callers.get_mut(client as usize) {
-                caller.under_way += 1;
+                caller.under_way += turns;
             }
             if self.room(client) > 0 {
                 self.queue(client);
@@ -370,8 +369,11 @@ impl Engine<'_> {
         if self.plan.direction == Direction::Echo {
             self.turn_back(end, slots.get(..count).unwrap_or_default());
         } else {
-            let stamps = slots.iter().take(count).filter_map(|slot| Stamp::read(slot.data()));
-            stamps.for_each(|stamp| self.arrived(stamp, now));
+            for (place, slot) in slots.iter().take(count).enumerate() {
+                let segment = self.segment(place);
+                let stamps = cars(slot.data(), segment).filter_map(Stamp::read);
+                stamps.for_each(|stamp| self.arrived(stamp, now));
+            }
         }
         self.slots = slots;
     }
@@ -380,18 +382,21 @@ impl Engine<'_> {
     fn turn_back(&mut self, end: usize, slots: &[crate::wire::Packet]) {
         let mut from = [None; BATCH];
         from.iter_mut().enumerate().take(slots.len()).for_each(|(at, from)| {
-            *from = self.batch.meta(at).map(|meta| meta.from);
+            *from = self.batch.meta(at).map(|meta| (meta.from, meta.segment));
         });
         let Some(end) = self.ends.get(end) else { return };
         let marks = Marks::default();
-        let packets = slots.iter().zip(from).filter_map(|(slot, from)| Some((slot.data(), from?)));
+        let trains = slots.iter().zip(from).filter_map(|(slot, from)| Some((slot.data(), from?)));
+        let packets = trains.flat_map(|(data, (to, segment))| cars(data, segment).map(move |data| (data, to)));
+        let mut turned = 0;
+        let packets = packets.inspect(|_| turned += 1);
         let packets = packets.map(|(data, to)| Outgoing { data, to, source: None, marks });
         let (mut failed, mut failure) = (0, None);
         self.batch.send(end.socket.as_fd(), &end.modes, packets, |_, error| {
             failed += 1;
             failure = Some(error);
         });
-        self.tally.turned += slots.len() as u64;
+        self.tally.turned += turned;
         self.tally.not_sent += failed;
         if let Some(error) = failure {
             self.peer_cannot(&error);

@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(script.wait(START), Silence::Early);
         let mut now = START;
         for _ in 1..TRIES {
-            now = now + AGAIN;
+            now += AGAIN;
             assert_eq!(script.wait(now), Silence::Again);
             assert_eq!(script.request(), first);
         }
