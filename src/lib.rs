@@ -21,7 +21,7 @@
 //!    and an answer needs no queue: it is written where the request was. Under DTLS this holds for messages; the flights
 //!    of a handshake, and their second tries, go only to an address that has proven itself.
 //! 2. *One owner.* All state of an allocation sits in one `Allocation`; an index points at it and decides nothing.
-//! 3. *Derived things decide nothing.* What the shell holds (relay sockets, live bits) follows the core's effects.
+//! 3. *Derived things decide nothing.* What the shell holds (relay sockets, who lives on which port) follows the core's effects.
 //! 4. *One clock.* Monotonic nanoseconds, handed in as an argument; wall time rides beside it for credentials only.
 //! 5. *Nothing before proof.* An unauthenticated datagram leaves no state: nonces are MACs, budgets are tables of fixed
 //!    size. A TCP connection costs its descriptor and a bounded buffer, counted per network; a DTLS
@@ -31,10 +31,14 @@
 //!
 //! *Client to peer:* `worker` wakes in epoll → [`net::udp::Batch::receive`] fills slots → [`turn::Server::handle`] finds
 //! the allocation by 5-tuple, checks channel, permission and budget, trims the head in place → `ToPeer` → after the
-//! wake-up one `sendmmsg` for each relay socket.
+//! wake-up one call for each relay socket. A train of datagrams (UDP_GRO) is taken to pieces first; a run of equal ones to
+//! one place leaves as a train (UDP_SEGMENT).
 //!
 //! *Peer to client:* the relay socket is readable → `Input::Peer` → permission, channel → the head is put before the
 //! payload in place → `ToClient` → one `sendmmsg` on the listener.
+//!
+//! *Relay to relay:* a peer that is a live relay address of this server gets the packet as [`turn::Input::Peer`] at once, or
+//! by mailbox where another worker has it; the system never sees it.
 //!
 //! *Request:* the same door; authentication, then the chapter's function, then the answer over the request. Allocate
 //! yields [`turn::Effect::Bind`] first: the worker books quota and port in the ledger, makes the socket, and comes back

@@ -1,7 +1,7 @@
 //! Floods and loops: the real program against whoever sends much, lies about addresses, or hopes for an echo.
 //!
 //! What must have every address runs in a network of its own (`namespace`). `TURNSERVER_FLOOD` is how many forged
-//! Allocates a flood has, a million if unset; all other floods are in proportion.
+//! messages a flood has, a million if unset; one network alone sends a fiftieth of that.
 
 #![cfg(feature = "server")]
 #![forbid(unsafe_code)]

@@ -54,6 +54,7 @@ replays! {
     only_what_was_made_here_opens: "credentials";
     no_text_harms_the_reader_of_the_configuration: "config";
     what_a_connection_opens_with_is_told_once: "opening";
+    no_body_breaks_the_http_side_or_shows_a_secret: "bodies";
 }
 
 fn replays(name: &str) {

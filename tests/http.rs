@@ -124,6 +124,14 @@ async fn an_impossible_wish_is_told_what_to_mend() {
 }
 
 #[tokio::test]
+async fn a_long_name_of_a_field_is_not_said_back_whole() {
+    let body = json!({ "\u{10ffff}".repeat(4000): 1 }).to_string();
+    let heard = site().asks(post("/v1/ice-servers").bearer("m").body(&body)).await;
+    heard.is_problem(422, "there are \"user\" and \"ttl\"");
+    assert!(heard.text().len() < 1024, "{} bytes", heard.text().len());
+}
+
+#[tokio::test]
 async fn a_body_beyond_sixteen_kibibytes_is_not_read() {
     let body = " ".repeat(16 * 1024 + 1);
     site().asks(post("/v1/ice-servers").bearer("m").body(&body)).await.is_problem(413, "16384 bytes");

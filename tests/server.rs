@@ -54,3 +54,5 @@ mod skip;
 mod temp;
 #[path = "server/tls.rs"]
 mod tls;
+#[path = "server/trains.rs"]
+mod trains;

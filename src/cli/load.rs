@@ -66,6 +66,9 @@ pub(super) struct LoadArgs {
     /// Threads that play the clients
     #[arg(long, value_name = "N", default_value_t = 1)]
     threads: usize,
+    /// Send packets of one client that leave together as one train, and take trains: less CPU here, other work there
+    #[arg(long, value_enum, default_value = "off")]
+    gso: Switch,
     /// The server's process, if it is on this host: its CPU time and memory are told
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
@@ -108,6 +111,12 @@ enum DirectionArg {
 enum ModeArg {
     Channel,
     Send,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Clone, Copy)]
@@ -186,6 +195,7 @@ fn plan(config: Option<PathBuf>, args: &LoadArgs) -> Result<Plan, Failure> {
         },
         peer: args.peer.map_or(Peer::Auto, |peer| peer.0),
         peers: args.peers,
+        trains: matches!(args.gso, Switch::On),
         server_pid: args.server_pid,
         ..Plan::new(server, &username, "")
     })
@@ -231,9 +241,10 @@ fn credential(
     args: &LoadArgs,
     lasts: Duration,
 ) -> Result<(String, Zeroizing<String>), Failure> {
+    let ttl = (lasts + SPARE).min(TTL_MAX);
     let minted = |secret: &Secret| {
         let user = OpaqueString::new(USER).ok();
-        let Minted { username, password, .. } = mint(secret, user.as_ref(), SEPARATOR, lasts + SPARE, unix_now());
+        let Minted { username, password, .. } = mint(secret, user.as_ref(), SEPARATOR, ttl, unix_now());
         (username, password)
     };
     if let Some(secret) = &args.secret {
@@ -265,6 +276,7 @@ fn credential(
 
 const USER: &str = "load";
 const SPARE: Duration = Duration::from_secs(3600);
+const TTL_MAX: Duration = Duration::from_secs(24 * 3600); // auth.max_ttl as it is where nobody has changed it
 
 fn first_secret(file: &Path) -> Result<Secret, Failure> {
     let wrong = |why: String| Failure::Wrong(format!("--secret-file {}: {why}", file.display()));

@@ -17,12 +17,12 @@ use super::script::{Script, Silence, Task, Verdict};
 use crate::client::Client;
 use crate::net::clock::monotonic;
 use crate::net::poll::{Events, Interest, Poll};
-use crate::net::udp::{BATCH, Batch};
+use crate::net::udp::{BATCH, Batch, Modes, receive_trains};
 use crate::time::{Duration, Instant};
 use crate::wire::Packet;
-use crate::wire::packet::{HEADROOM, TAILROOM};
+use crate::wire::codes::ErrorCode;
+use crate::wire::packet::{HEADROOM, MAX_PAYLOAD, TAILROOM};
 use crate::wire::stun::Family;
-use core::cell::Cell;
 use core::net::{IpAddr, SocketAddr};
 use libc::{EADDRINUSE, EADDRNOTAVAIL, EAGAIN, EMFILE, EMSGSIZE, ENFILE, ENOBUFS};
 use std::collections::VecDeque;
@@ -42,8 +42,12 @@ const NAP: Duration = Duration::from_millis(5);
 pub(super) const TICK: Duration = Duration::from_millis(20);
 /// Every so often each client renews what it has; a permission lives five minutes (RFC 8656 §9).
 const RENEW: Duration = Duration::from_secs(200);
+/// The first does so long after the load began: a short one is not to be disturbed.
+const RENEW_AFTER: Duration = Duration::from_secs(60);
 /// How long a server may take to confirm releases once nobody waits for anything else.
 const RELEASE: Duration = Duration::from_secs(5);
+/// How many ports a client tries.
+const MOVES: u32 = 5;
 /// Bytes a peer's socket asks the kernel to queue each way.
 const BUFFER: usize = 4 << 20;
 /// Tokens from here on are those of peers' sockets.
@@ -72,13 +76,15 @@ pub(super) struct Caller {
     pub(super) is_queued: bool,
     /// Whether its socket is watched for room to write.
     is_watched: bool,
+    /// Ports that it has given up.
+    moves: u32,
 }
 
 /// A socket of the other side.
 #[derive(Debug)]
 pub(super) struct End {
     pub(super) socket: UdpSocket,
-    pub(super) is_whole: Cell<bool>,
+    pub(super) modes: Modes,
 }
 
 /// What messages mean now.
@@ -104,6 +110,8 @@ pub(super) struct Engine<'a> {
     pub(super) flights: Flights,
     /// Clients that may send, in the order of their turns; one list for each socket of peers.
     pub(super) ready: Vec<VecDeque<u32>>,
+    /// The list whose turn was last.
+    pub(super) lane: usize,
     pub(super) window: usize,
     pub(super) quota: u64,
     pub(super) tally: Tally,
@@ -130,7 +138,8 @@ impl<'a> Engine<'a> {
         let system = |error: io::Error| Failure::Failed(format!("the operating system refuses: {error}"));
         let now = monotonic();
         let (window, under_way) = plan.windows(clients);
-        let slot = HEADROOM + plan.size.max(1500) + 64 + TAILROOM;
+        let longest = if plan.trains { MAX_PAYLOAD } else { plan.size.max(1500) + 64 };
+        let slot = HEADROOM + longest + TAILROOM;
         let mut engine = Self {
             plan,
             shared,
@@ -138,11 +147,12 @@ impl<'a> Engine<'a> {
             first: share.start,
             callers: Vec::with_capacity(clients),
             ends: Vec::new(),
-            batch: Batch::new(),
+            batch: Batch::new(plan.trains),
             slots: (0..BATCH).map(|_| Packet::new(vec![0; slot].into())).collect(),
             frames: Frames::new(0, plan.size, false),
             flights: Flights::new(under_way),
             ready: vec![VecDeque::new(); plan.peers],
+            lane: 0,
             window,
             quota: plan.quota(thread),
             tally: Tally::new(now),
@@ -172,6 +182,7 @@ impl<'a> Engine<'a> {
                 under_way: 0,
                 is_queued: false,
                 is_watched: false,
+                moves: 0,
             });
         }
         if matches!(plan.transport, Transport::Udp) {
@@ -184,12 +195,7 @@ impl<'a> Engine<'a> {
         if self.plan.kind != Kind::Relay {
             return Ok(());
         }
-        let ip = match self.plan.peer {
-            Peer::SameServer => return Ok(()),
-            Peer::At(ip) => ip,
-            Peer::Auto => towards(self.plan.server)
-                .map_err(|error| Failure::Failed(format!("{} cannot be reached: {error}", self.plan.server)))?,
-        };
+        let Some(ip) = peer_address(self.plan)? else { return Ok(()) };
         for at in 0..self.plan.peers {
             let wrong = |error| Failure::Failed(format!("--peer {ip}: no socket can be opened there: {error}"));
             let socket = UdpSocket::bind((ip, 0)).map_err(wrong)?;
@@ -198,8 +204,11 @@ impl<'a> Engine<'a> {
             // The kernel grants what it likes; a small buffer is why there is a window.
             let _ = buffers.set_recv_buffer_size(BUFFER);
             let _ = buffers.set_send_buffer_size(BUFFER);
+            if self.plan.trains {
+                receive_trains(socket.as_fd()).map_err(wrong)?;
+            }
             self.poll.add(socket.as_fd(), PEER + at as u64, Interest::Read).map_err(wrong)?;
-            self.ends.push(End { socket, is_whole: Cell::new(false) });
+            self.ends.push(End { socket, modes: Modes::default() });
         }
         Ok(())
     }
@@ -210,6 +219,9 @@ impl<'a> Engine<'a> {
             return Ok(());
         }
         let opened = Pipe::open(self.plan).and_then(|pipe| {
+            if self.plan.trains && matches!(pipe, Pipe::Udp(_)) {
+                receive_trains(pipe.as_fd())?;
+            }
             let interest = if pipe.is_waiting() { Interest::ReadWrite } else { Interest::Read };
             self.poll.add(pipe.as_fd(), at as u64, interest)?;
             Ok((pipe, interest == Interest::ReadWrite))
@@ -327,6 +339,11 @@ impl<'a> Engine<'a> {
                         continue;
                     }
                     Verdict::Done(..) => {}
+                    // An allocation of an earlier client lives on under this port: another one is free (RFC 8656 §7.4).
+                    Verdict::Refused(task, ErrorCode::ALLOCATION_MISMATCH) if self.moves(at as usize) => {
+                        self.begin(at as usize, task, now)?;
+                        continue;
+                    }
                     // Whatever the server says to a release: there is nothing to be released any more.
                     Verdict::Refused(Task::Release, _) => self.forget(at as usize),
                     Verdict::Refused(task, code) => {
@@ -437,6 +454,8 @@ impl<'a> Engine<'a> {
             format!("{server} closed the connection of client {number}")
         } else if error.raw_os_error() == Some(EMSGSIZE) {
             format!("--size {}: a packet is longer than the way to {server} takes", self.plan.size)
+        } else if matches!(self.plan.transport, Transport::Tls(_)) {
+            format!("TLS with {server}: {error}; --ca FILE names whom to believe, --insecure believes anybody")
         } else {
             format!("client {number} and {server}: {error}")
         };
@@ -467,6 +486,11 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// Of how many bytes each datagram is that the last receive put into this slot together; 0 when it is one alone.
+    pub(super) fn segment(&self, slot: usize) -> usize {
+        if self.plan.trains { self.batch.meta(slot).map_or(0, |meta| meta.segment) } else { 0 }
+    }
+
     /// Whether the last [`Engine::turn`] brought nothing.
     pub(super) fn is_quiet(&self) -> bool {
         self.events.is_empty()
@@ -482,12 +506,16 @@ impl<'a> Engine<'a> {
         match &mut caller.pipe {
             Some(Pipe::Udp(socket)) => {
                 let expected = caller.under_way.clamp(1, BATCH);
-                let received = receive(&mut self.batch, socket, self.slots.get_mut(..expected).unwrap_or_default());
+                let slots = self.slots.get_mut(..expected).unwrap_or_default();
+                let received = receive(&mut self.batch, socket, slots, self.plan.trains);
                 match received {
                     Ok(count) => {
                         let slots = core::mem::take(&mut self.slots);
                         let now = monotonic();
-                        slots.iter().take(count).for_each(|slot| self.message(at, slot.data(), now));
+                        for (place, slot) in slots.iter().take(count).enumerate() {
+                            let segment = self.segment(place);
+                            cars(slot.data(), segment).for_each(|message| self.message(at, message, now));
+                        }
                         self.slots = slots;
                     }
                     Err(error) => self.cannot(at, &error),
@@ -547,6 +575,18 @@ impl<'a> Engine<'a> {
         self.verdicts.push((at as u32, verdict));
     }
 
+    /// Gives up a client's socket, so that its next request comes from another port; `false` after a few times, and once
+    /// it has an allocation.
+    fn moves(&mut self, at: usize) -> bool {
+        let Some(caller) = self.callers.get_mut(at) else { return false };
+        if caller.relayed.is_some() || caller.moves == MOVES {
+            return false;
+        }
+        caller.moves += 1;
+        caller.pipe = None;
+        true
+    }
+
     fn forget(&mut self, at: usize) {
         if let Some(caller) = self.callers.get_mut(at) {
             caller.relayed = None;
@@ -557,7 +597,7 @@ impl<'a> Engine<'a> {
     pub(super) fn enter(&mut self, stage: Stage) {
         self.stage = stage;
         self.verdicts.clear();
-        self.renewals_from = monotonic();
+        self.renewals_from = monotonic() + RENEW_AFTER;
     }
 
     /// Whether the load is to end before its time.
@@ -617,11 +657,16 @@ impl Caller {
     }
 }
 
+/// The datagrams of a train, or the one that is none.
+pub(super) fn cars(data: &[u8], segment: usize) -> impl Iterator<Item = &[u8]> {
+    data.chunks(if segment == 0 { data.len().max(1) } else { segment })
+}
+
 /// Receives what is there, at most as much as there are slots.
-fn receive(batch: &mut Batch, socket: &UdpSocket, slots: &mut [Packet]) -> io::Result<usize> {
+fn receive(batch: &mut Batch, socket: &UdpSocket, slots: &mut [Packet], trains: bool) -> io::Result<usize> {
     let received = match slots {
-        // One is cheaper to ask for by itself.
-        [slot] => socket.recv(slot.space()).map(|len| {
+        // One is cheaper to ask for by itself; what it is a train of would not be told.
+        [slot] if !trains => socket.recv(slot.space()).map(|len| {
             slot.set_len(len);
             1
         }),
@@ -630,6 +675,18 @@ fn receive(batch: &mut Batch, socket: &UdpSocket, slots: &mut [Packet]) -> io::R
     match received {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         other => other,
+    }
+}
+
+/// Where the peers' sockets are; `None` when there are none.
+pub(super) fn peer_address(plan: &Plan) -> Result<Option<IpAddr>, Failure> {
+    match plan.peer {
+        Peer::SameServer => Ok(None),
+        Peer::At(ip) => Ok(Some(ip)),
+        Peer::Auto => {
+            let found = towards(plan.server).map(Some);
+            found.map_err(|error| Failure::Failed(format!("{} cannot be reached: {error}", plan.server)))
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! options stand in parentheses.
 #![forbid(unsafe_code)]
 
+use super::plan::{Direction, Kind, Plan};
 use crate::wire::codes::{ErrorCode, Method};
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
@@ -48,7 +49,7 @@ impl fmt::Display for Refusal {
         let Self { method, code: ErrorCode(code), peer, before } = *self;
         write!(f, "the server refuses {} with {code}", spoken(method))?;
         if before > 0 {
-            write!(f, ", {before} clients after the first")?;
+            write!(f, " after {before} clients")?;
         }
         f.write_str(": ")?;
         match (code, peer) {
@@ -57,7 +58,7 @@ impl fmt::Display for Refusal {
                 "the credential is not good there: compare --secret with auth.secrets (coturn: static-auth-secret with \
                  use-auth-secret), --username and --password with auth.users (coturn: user), and both clocks",
             ),
-            (403, Some(peer)) => permit(f, peer.ip()),
+            (403, Some(peer)) => Permit(peer.ip()).fmt(f),
             (403, None) => f.write_str("it is forbidden to this user or from this address"),
             (437, _) => f.write_str("an allocation of before still has the port: try again in a moment"),
             (440, _) => f.write_str(
@@ -79,18 +80,44 @@ impl fmt::Display for Refusal {
     }
 }
 
-fn permit(f: &mut fmt::Formatter<'_>, peer: IpAddr) -> fmt::Result {
-    let length = if peer.is_ipv4() { 32 } else { 128 };
-    write!(
-        f,
-        "it does not relay to {peer}. While you measure, permit it there: peers.allow = [\"{peer}/{length}\"] (coturn: "
-    )?;
-    if peer.is_loopback() {
-        f.write_str("--allow-loopback-peers")?;
-    } else {
-        write!(f, "--allowed-peer-ip={peer}")?;
+/// How an operator lets packets for this address pass.
+struct Permit(IpAddr);
+
+impl fmt::Display for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let peer = self.0;
+        let length = if peer.is_ipv4() { 32 } else { 128 };
+        write!(
+            f,
+            "it does not relay to {peer}. While you measure, permit it there: peers.allow = [\"{peer}/{length}\"]"
+        )?;
+        if peer.is_loopback() {
+            f.write_str(" (coturn: --allow-loopback-peers)")?;
+        } else {
+            write!(f, " (coturn: --allowed-peer-ip={peer})")?;
+        }
+        f.write_str("; or name another address of this host with --peer, or --peer same-server")
     }
-    f.write_str("); or name another address of this host with --peer, or --peer same-server")
+}
+
+impl Failure {
+    /// A load of which nothing came back. Some servers refuse a peer without a word: they drop what is for it.
+    pub(super) fn nothing_arrived(plan: &Plan, sent: u64, peer: Option<IpAddr>) -> Self {
+        let (server, transport) = (plan.server, plan.transport.name());
+        Self::Failed(match (plan.kind, plan.direction, peer) {
+            (Kind::Relay, Direction::Up | Direction::Echo, Some(peer)) => {
+                format!("not one of {sent} packets arrived; if {server} drops them, {}", Permit(peer))
+            }
+            (Kind::Relay, ..) => format!(
+                "not one of {sent} packets arrived: do firewalls let them reach the relay addresses of {server}, and is the \
+                 address that it tells its clients the right one (relay.external; coturn: external-ip)?"
+            ),
+            (Kind::Binding | Kind::Allocate | Kind::Refresh, ..) => format!(
+                "not one of {sent} requests was answered over {transport}: does a server run on {server}, and do firewalls let \
+                 it through?"
+            ),
+        })
+    }
 }
 
 /// A method as the RFCs write it.

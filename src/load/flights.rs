@@ -96,7 +96,7 @@ mod tests {
         let (old, new) = (flights.begin(7, 1, START).unwrap(), flights.begin(8, 1, START + PATIENCE).unwrap());
         let mut lost = Vec::new();
         flights.write_off(START + PATIENCE, |client| lost.push(client));
-        assert_eq!(lost, []);
+        assert!(lost.is_empty());
         flights.write_off(START + PATIENCE + Duration::from_nanos(1), |client| lost.push(client));
         assert_eq!((lost, flights.under_way()), (vec![7], 1));
         assert!(!flights.end(old, 7, 1));

@@ -210,7 +210,7 @@ impl Crew<'_> {
                     made = (made.0.max(at), made.1 + count);
                 }
             });
-            gauge.allocated(made.1)?;
+            gauge.allocated()?;
         }
         if loaded.is_ok() && !self.is_interrupted && plan.kind != Kind::Allocate {
             gauge.mark()?;
@@ -231,6 +231,9 @@ impl Crew<'_> {
         let cost = gauge.read(&tally, plan, made.1);
         let unreleased = self.release();
         loaded?;
+        if tally.sent > 0 && tally.received == 0 && !self.is_interrupted {
+            return Err(Failure::nothing_arrived(plan, tally.sent, engine::peer_address(plan)?));
+        }
         let (server, generator) = cost?;
         Ok(report(plan, &tally, self.is_interrupted, (made.1, made.0.since(began), unreleased), server, generator))
     }
@@ -304,7 +307,6 @@ struct Gauge {
     before: Readings,
     memory: Option<(u64, u64)>,
     allocating: Option<Duration>,
-    allocations: usize,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -319,7 +321,7 @@ impl Gauge {
         let server = plan.server_pid.map(|pid| (pid, Process::new(pid)));
         let own = Process::own();
         let before = Readings::default();
-        let mut gauge = Self { server, own, before, memory: None, allocating: None, allocations: 0 };
+        let mut gauge = Self { server, own, before, memory: None, allocating: None };
         gauge.memory = gauge.resident()?.map(|bytes| (bytes, bytes));
         gauge.mark()?;
         Ok(gauge)
@@ -347,10 +349,9 @@ impl Gauge {
         Ok(())
     }
 
-    /// Set-up is over, and so many allocations were made.
-    fn allocated(&mut self, count: usize) -> Result<(), Failure> {
+    /// Set-up is over.
+    fn allocated(&mut self) -> Result<(), Failure> {
         self.allocating = Some(self.readings()?.server.saturating_sub(self.before.server));
-        self.allocations = count;
         let now = self.resident()?;
         self.memory = self.memory.zip(now).map(|((before, _), now)| (before, now));
         Ok(())
@@ -362,7 +363,7 @@ impl Gauge {
         let share = |spent: Duration| rounded(spent.as_secs_f64() / elapsed.as_secs_f64());
         let own = now.own.saturating_sub(self.before.own);
         let idle = tally.idle.as_secs_f64() / (tally.lasted().as_secs_f64() * plan.threads as f64);
-        let busy = if idle.is_finite() { rounded((1.0 - idle).clamp(0.0, 1.0)) } else { 1.0 };
+        let busy = idle.is_finite().then(|| rounded((1.0 - idle).clamp(0.0, 1.0)));
         let own = Own { cpu_share: share(own), busy };
         let Some((pid, _)) = self.server else { return Ok((None, own)) };
         let spent = now.server.saturating_sub(self.before.server);

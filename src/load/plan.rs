@@ -51,6 +51,8 @@ pub struct Plan {
     pub peer: Peer,
     /// How many sockets the other side has, for each thread.
     pub peers: usize,
+    /// Whether packets of one client that leave together leave as a train (UDP_SEGMENT), and may arrive as one (UDP_GRO).
+    pub trains: bool,
     /// The server's process, where its CPU and memory are to be told.
     pub server_pid: Option<u32>,
 }
@@ -175,6 +177,7 @@ impl Plan {
             mode: Mode::Channel,
             peer: Peer::Auto,
             peers: 1,
+            trains: false,
             server_pid: None,
         }
     }

@@ -5,7 +5,7 @@
 //! the schedule had for it: there a generator that is late is part of what it measures. No allocation for a packet.
 #![forbid(unsafe_code)]
 
-use super::engine::{Engine, Stage, TICK};
+use super::engine::{Engine, Stage, TICK, cars};
 use super::failure::Failure;
 use super::flights::NOWHERE;
 use super::pace::Pace;
@@ -14,13 +14,14 @@ use super::plan::{Direction, Peer};
 use super::report::Tally;
 use super::stamp::Stamp;
 use crate::net::clock::monotonic;
-use crate::net::udp::{BATCH, Outgoing};
+use crate::net::udp::{BATCH, Modes, Outgoing};
 use crate::time::{Duration, Instant};
 use crate::wire::channel::{self, ChannelData};
 use crate::wire::codes::{Attribute, Class, Method, message_type};
 use crate::wire::packet::Marks;
 use crate::wire::stun::Message;
 use core::net::{Ipv4Addr, SocketAddr};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd as _;
 
@@ -99,18 +100,14 @@ impl Engine<'_> {
 
     /// What is seldom due.
     fn look_round(&mut self, now: Instant) {
-        let Self { flights, callers, ready, ends, .. } = self;
-        let ends = ends.len().max(1);
-        flights.write_off(now, |client| {
-            let Some(caller) = callers.get_mut(client as usize) else { return };
-            caller.under_way = caller.under_way.saturating_sub(1);
-            if !caller.is_queued {
-                caller.is_queued = true;
-                if let Some(ready) = ready.get_mut(client as usize % ends) {
-                    ready.push_back(client);
-                }
+        let mut lost = Vec::new();
+        self.flights.write_off(now, |client| lost.push(client));
+        for client in lost {
+            if let Some(caller) = self.callers.get_mut(client as usize) {
+                caller.under_way = caller.under_way.saturating_sub(1);
             }
-        });
+            self.queue(client);
+        }
         self.renew(now);
         self.shared.counted(self.thread, &self.tally);
     }
@@ -129,10 +126,15 @@ impl Engine<'_> {
         self.plan.direction == Direction::Down && self.plan.peer != Peer::SameServer
     }
 
+    /// In which list a client waits for its turn: that of the socket its packets leave from, where clients share one.
+    fn lane(&self, client: u32) -> usize {
+        if self.is_down() { client as usize % self.ends.len().max(1) } else { 0 }
+    }
+
     /// Gives a client its turn.
     fn queue(&mut self, client: u32) {
-        let end = client as usize % self.ends.len().max(1);
-        if let (Some(caller), Some(ready)) = (self.callers.get_mut(client as usize), self.ready.get_mut(end))
+        let lane = self.lane(client);
+        if let (Some(caller), Some(ready)) = (self.callers.get_mut(client as usize), self.ready.get_mut(lane))
             && !caller.is_queued
         {
             caller.is_queued = true;
@@ -141,31 +143,35 @@ impl Engine<'_> {
     }
 
     /// Takes the client whose turn it is.
-    fn next(&mut self, end: usize) -> Option<u32> {
-        let client = self.ready.get_mut(end)?.pop_front()?;
+    fn next(&mut self, lane: usize) -> Option<u32> {
+        let client = self.ready.get_mut(lane)?.pop_front()?;
         self.callers.get_mut(client as usize)?.is_queued = false;
         Some(client)
     }
 
     /// Sends as much as may be under way.
     fn launch(&mut self) {
-        for end in 0..self.ready.len() {
-            if self.is_down() {
-                while self.launch_down(end) > 0 {}
-                continue;
+        if self.is_down() {
+            // The sockets take turns with batches, so that none has all the places.
+            let lanes = self.ready.len().max(1);
+            let mut idle = 0;
+            while idle < lanes {
+                self.lane = (self.lane + 1) % lanes;
+                idle = if self.launch_down(self.lane) == 0 { idle + 1 } else { 0 };
             }
-            while self.flights.room() > 0 && self.quota > 0 && self.broken.is_none() {
-                let Some(client) = self.next(end) else { break };
-                // Whoever is alone sends a batch at a time; otherwise all take turns.
-                let is_alone = self.ready.get(end).is_none_or(|ready| ready.is_empty());
-                let room = self.room(client).min(self.flights.room());
-                let sent = self.send_up(client, if is_alone { room } else { room.min(1) }, None);
-                if self.room(client) > 0 {
-                    self.queue(client);
-                }
-                if sent == 0 {
-                    break;
-                }
+            return;
+        }
+        while self.flights.room() > 0 && self.quota > 0 && self.broken.is_none() {
+            let Some(client) = self.next(0) else { break };
+            // Whoever is alone sends a batch at a time, and so does whoever sends trains; otherwise all take turns.
+            let is_alone = self.plan.trains || self.ready.first().is_none_or(VecDeque::is_empty);
+            let room = self.room(client).min(self.flights.room());
+            let sent = self.send_up(client, if is_alone { room } else { room.min(1) }, None);
+            if self.room(client) > 0 {
+                self.queue(client);
+            }
+            if sent == 0 {
+                break;
             }
         }
     }
@@ -175,34 +181,30 @@ impl Engine<'_> {
         self.callers.get(client as usize).map_or(0, |caller| self.window.saturating_sub(caller.under_way))
     }
 
-    /// Sends what the schedule has.
-    fn launch_due(&mut self, pace: &mut Pace, senders: &[u32], mut now: Instant) {
-        let mut waiting = [(0, Instant(0)); BATCH];
-        loop {
-            let mut count = 0;
-            while count < BATCH && (count as u64) < self.quota {
-                let Some((turn, due)) = pace.take(now) else { break };
-                let Some(client) = senders.get(turn) else { break };
-                let end = *client as usize % self.ends.len().max(1);
-                let begun = waiting.first().map(|(first, _): &(u32, _)| *first as usize % self.ends.len().max(1));
-                if !self.is_down() {
-                    self.send_up(*client, 1, Some(due));
-                    now = monotonic();
-                    continue;
-                }
-                if count > 0 && begun != Some(end) {
-                    self.send_down(begun.unwrap_or(0), &waiting[..count], true);
-                    count = 0;
-                }
-                waiting[count] = (*client, due);
-                count += 1;
+    /// Sends what the schedule has, at most a batch: what arrives meanwhile wants to be looked at.
+    fn launch_due(&mut self, pace: &mut Pace, senders: &[u32], now: Instant) {
+        let most = BATCH.min(usize::try_from(self.quota).unwrap_or(BATCH));
+        let mut due = [(0, Instant(0)); BATCH];
+        let mut count = 0;
+        for place in due.iter_mut().take(most) {
+            let Some((turn, at)) = pace.take(now) else { break };
+            let Some(client) = senders.get(turn) else { break };
+            *place = (*client, at);
+            count += 1;
+        }
+        let mut due = due.get(..count).unwrap_or_default();
+        while let [(client, at), rest @ ..] = due {
+            if !self.is_down() {
+                self.send_up(*client, 1, Some(*at));
+                due = rest;
+                continue;
             }
-            if count == 0 {
-                return;
-            }
-            let end = waiting[0].0 as usize % self.ends.len().max(1);
-            self.send_down(end, &waiting[..count], true);
-            now = monotonic();
+            // A run that leaves from one socket.
+            let lane = self.lane(*client);
+            let len = 1 + rest.iter().take_while(|(client, _)| self.lane(*client) == lane).count();
+            let (run, rest) = due.split_at(len);
+            self.send_down(lane, run, true);
+            due = rest;
         }
     }
 
@@ -237,7 +239,7 @@ impl Engine<'_> {
                 let to = self.plan.server;
                 let marks = Marks::default();
                 let packets = self.frames.first(ready).map(|data| Outgoing { data, to, source: None, marks });
-                self.batch.send(socket.as_fd(), &core::cell::Cell::new(false), packets, |at, error| {
+                self.batch.send(socket.as_fd(), &Modes::default(), packets, |at, error| {
                     failed |= 1 << at;
                     failure = Some(error);
                 });
@@ -282,13 +284,12 @@ impl Engine<'_> {
         }
         while count < most {
             let Some(client) = self.next(end) else { break };
-            if self.room(client) == 0 {
-                continue;
-            }
-            waiting[count] = (client, Instant(0));
-            count += 1;
+            let room = self.room(client).min(most - count);
+            let turns = if self.plan.trains { room } else { room.min(1) };
+            waiting[count..count + turns].fill((client, Instant(0)));
+            count += turns;
             if let Some(caller) = self.callers.get_mut(client as usize) {
-                caller.under_way += 1;
+                caller.under_way += turns;
             }
             if self.room(client) > 0 {
                 self.queue(client);
@@ -320,7 +321,7 @@ impl Engine<'_> {
         let marks = Marks::default();
         let outgoing = self.frames.first(count).zip(to).map(|(data, to)| Outgoing { data, to, source: None, marks });
         let (mut failed, mut failure) = (0u64, None);
-        self.batch.send(end.socket.as_fd(), &end.is_whole, outgoing, |at, error| {
+        self.batch.send(end.socket.as_fd(), &end.modes, outgoing, |at, error| {
             failed |= 1 << at;
             failure = Some(error);
         });
@@ -368,8 +369,11 @@ impl Engine<'_> {
         if self.plan.direction == Direction::Echo {
             self.turn_back(end, slots.get(..count).unwrap_or_default());
         } else {
-            let stamps = slots.iter().take(count).filter_map(|slot| Stamp::read(slot.data()));
-            stamps.for_each(|stamp| self.arrived(stamp, now));
+            for (place, slot) in slots.iter().take(count).enumerate() {
+                let segment = self.segment(place);
+                let stamps = cars(slot.data(), segment).filter_map(Stamp::read);
+                stamps.for_each(|stamp| self.arrived(stamp, now));
+            }
         }
         self.slots = slots;
     }
@@ -378,18 +382,21 @@ impl Engine<'_> {
     fn turn_back(&mut self, end: usize, slots: &[crate::wire::Packet]) {
         let mut from = [None; BATCH];
         from.iter_mut().enumerate().take(slots.len()).for_each(|(at, from)| {
-            *from = self.batch.meta(at).map(|meta| meta.from);
+            *from = self.batch.meta(at).map(|meta| (meta.from, meta.segment));
         });
         let Some(end) = self.ends.get(end) else { return };
         let marks = Marks::default();
-        let packets = slots.iter().zip(from).filter_map(|(slot, from)| Some((slot.data(), from?)));
+        let trains = slots.iter().zip(from).filter_map(|(slot, from)| Some((slot.data(), from?)));
+        let packets = trains.flat_map(|(data, (to, segment))| cars(data, segment).map(move |data| (data, to)));
+        let mut turned = 0;
+        let packets = packets.inspect(|_| turned += 1);
         let packets = packets.map(|(data, to)| Outgoing { data, to, source: None, marks });
         let (mut failed, mut failure) = (0, None);
-        self.batch.send(end.socket.as_fd(), &end.is_whole, packets, |_, error| {
+        self.batch.send(end.socket.as_fd(), &end.modes, packets, |_, error| {
             failed += 1;
             failure = Some(error);
         });
-        self.tally.turned += slots.len() as u64;
+        self.tally.turned += turned;
         self.tally.not_sent += failed;
         if let Some(error) = failure {
             self.peer_cannot(&error);

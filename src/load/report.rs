@@ -188,8 +188,10 @@ pub struct Relayed {
     /// Bytes of payload in each.
     pub size: usize,
     /// Packets a second and client, where they were paced.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<u32>,
     /// Packets under way of one client, where they were not.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<usize>,
     /// Packets that arrived in a second.
     pub pps: f64,
@@ -228,7 +230,8 @@ pub struct Own {
     /// CPU time, as a part of one core.
     pub cpu_share: f64,
     /// The part of its threads' time in which they had something to do. Near 1, this program is what limits the load.
-    pub busy: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub busy: Option<f64>,
 }
 
 /// Three digits behind the point: more would be noise.

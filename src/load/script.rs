@@ -186,6 +186,7 @@ pub(super) const TRANSACTION: core::ops::Range<usize> = 8..20;
 mod tests {
     use super::*;
     use crate::wire::codes::{Attribute, Class};
+    use crate::wire::integrity::Algorithm;
     use crate::wire::reply::Reply;
     use crate::wire::stun::Message;
 
@@ -217,7 +218,7 @@ mod tests {
         let bare = script.request().to_vec();
         assert_eq!(script.hear(&answer(&bare, Some(401), b"one"), START), Verdict::Again);
         let signed = script.request().to_vec();
-        assert!(Message::parse(&signed).unwrap().get(Attribute::MESSAGE_INTEGRITY).is_some());
+        assert!(Message::parse(&signed).unwrap().is_signed(Algorithm::Sha1));
         // The first one was sent twice, and here is the second challenge.
         assert_eq!(script.hear(&answer(&bare, Some(401), b"two"), START), Verdict::Nobodys);
         assert!(matches!(script.hear(&answer(&signed, None, b""), START), Verdict::Done(Task::Allocate(None), _)));
@@ -254,7 +255,7 @@ mod tests {
         assert_eq!(script.wait(START), Silence::Early);
         let mut now = START;
         for _ in 1..TRIES {
-            now = now + AGAIN;
+            now += AGAIN;
             assert_eq!(script.wait(now), Silence::Again);
             assert_eq!(script.request(), first);
         }

@@ -4,6 +4,7 @@
 //! Never names `turn`, never decides anything.
 
 pub mod clock;
+mod cmsg;
 pub mod dtls;
 pub mod fds;
 pub mod hello;

@@ -1,24 +1,31 @@
-//! UDP in batches: recvmmsg in, sendmmsg out, pktinfo on wildcard sockets, the marks of the IP header both ways, ICMP
-//! errors out of the error queue.
+//! UDP in batches: recvmmsg in, sendmmsg out, trains of equal datagrams as one (UDP_GRO, UDP_SEGMENT), ICMP errors out of
+//! the error queue.
 //!
 //! Owns the message headers both calls need, built once for each worker. Datagrams land in the slots the caller gives
 //! and leave from them: nothing is copied here. A datagram that cannot be sent is told to the caller and costs the ones
-//! after it nothing. "Don't fragment" has no control message on IPv4: it is a mode of the socket, changed where two
-//! neighbours in a batch differ.
+//! after it nothing. What a header says on every datagram is a mode of the socket, because a control message costs its share
+//! of each call; "don't fragment" has no control message on IPv4 and is always one.
 
+use super::cmsg::{self, Beside, Control, Name};
 use crate::wire::Packet;
 use crate::wire::icmp::Icmp;
-use crate::wire::packet::Marks;
-use crate::wire::stun::Family;
+use crate::wire::packet::{MAX_PAYLOAD, Marks};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::cell::Cell;
 use std::io;
 use std::mem;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-/// Datagrams of one system call.
+/// Datagrams, or trains of them, that one system call receives.
 pub const BATCH: usize = 64;
+/// Datagrams that one system call sends.
+const GATHERED: usize = 256;
+/// Datagrams of one train: what every kernel that knows trains takes.
+const TRAIN: usize = 64;
+/// The longest datagrams of a train: those that fit an Ethernet frame. Longer ones are cut on most ways, which a train
+/// cannot be.
+const MAX_SEGMENT: usize = 1472;
 /// Bytes a listener asks the kernel to queue each way; it may grant less (net.core.rmem_max).
 const LISTENER_BUFFER: usize = 4 << 20;
 /// Bytes a relay socket asks for each way: the burst of one call.
@@ -76,6 +83,8 @@ fn open(address: SocketAddr, freebind: bool) -> io::Result<Socket> {
         }
     }
     set_whole(fd, address.is_ipv6(), false)?;
+    // A count that comes with the next datagram after a loss; without it drops go unseen.
+    let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
     if freebind {
         super::permit_absent(&socket, address)?;
     }
@@ -114,6 +123,33 @@ fn want_destination(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     set_option(socket.as_raw_fd(), level, option, 1)
 }
 
+/// What this system can do for UDP, tried once at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// A train of datagrams is received as one (UDP_GRO).
+    pub receives_trains: bool,
+    /// A train of datagrams is sent as one (UDP_SEGMENT).
+    pub sends_trains: bool,
+}
+
+impl Abilities {
+    /// Tries each option on a socket that nobody uses.
+    pub fn probe() -> Self {
+        let Ok(socket) = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)) else {
+            return Self { receives_trains: false, sends_trains: false };
+        };
+        Self {
+            receives_trains: set_option(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_GRO, 1).is_ok(),
+            sends_trains: set_option(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 1).is_ok(),
+        }
+    }
+}
+
+/// Lets a socket receive trains of datagrams; [`Meta::segment`] tells them.
+pub fn receive_trains(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_GRO, 1)
+}
+
 /// What is known of a datagram beside its bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Meta {
@@ -123,6 +159,10 @@ pub struct Meta {
     pub to: Option<IpAddr>,
     /// It was longer than the slot.
     pub truncated: bool,
+    /// The slot holds a train: datagrams of so many bytes each, the last one maybe shorter. 0 when it is one datagram.
+    pub segment: usize,
+    /// Datagrams that the socket has had no room for since it was opened; 0 also when that is not told.
+    pub overflowed: u32,
 }
 
 /// A datagram to be sent.
@@ -138,18 +178,85 @@ pub struct Outgoing<'a> {
     pub marks: Marks,
 }
 
-/// An address as the kernel reads and writes it. IPv6's is the larger of the two.
-#[derive(Clone, Copy)]
-#[repr(C)]
-union Name {
-    v4: libc::sockaddr_in,
-    v6: libc::sockaddr_in6,
+/// What a socket writes into the IP header of every datagram that does not say otherwise.
+#[derive(Debug)]
+pub struct Modes {
+    whole: Cell<bool>,
+    /// 0 is what the system likes.
+    hops: Cell<u8>,
+    class: Cell<u8>,
+    /// Hops and class that other datagrams have wanted lately, and how many more of those there were than of the rest.
+    other: Cell<(u8, u8)>,
+    lead: Cell<u8>,
 }
 
-/// Room for the control messages of one datagram: an in6_pktinfo (16 + 20, aligned 40), and two numbers (24 each).
-#[derive(Clone, Copy)]
-#[repr(C, align(8))]
-struct Control([u8; 96]);
+/// The hops of a socket that nobody has told any: the default of Linux.
+pub const HOPS: u8 = 64;
+/// The lead with which other marks become the socket's. Datagrams that come by turns seldom get so far, and a changed
+/// flow soon does.
+const LEAD: u8 = 16;
+
+impl Default for Modes {
+    /// Those of a socket just opened.
+    fn default() -> Self {
+        Self {
+            whole: Cell::new(false),
+            hops: Cell::new(0),
+            class: Cell::new(0),
+            other: Cell::new((0, 0)),
+            lead: Cell::new(0),
+        }
+    }
+}
+
+impl Modes {
+    /// Lets the socket forbid or permit that what it sends next is cut.
+    fn set_whole(&self, socket: BorrowedFd<'_>, is_ipv6: bool, whole: bool) {
+        if whole != self.whole.get() && set_whole(socket.as_raw_fd(), is_ipv6, whole).is_ok() {
+            self.whole.set(whole);
+        }
+    }
+
+    /// Makes sure that a datagram leaves with its marks; returns what of them it has to say itself, hops and class,
+    /// because the socket would say something else. A socket that is wrong most of the time changes its mind.
+    fn odd(&self, socket: BorrowedFd<'_>, is_ipv6: bool, marks: Marks) -> (Option<u8>, Option<u8>) {
+        let wanted = (marks.ttl.unwrap_or(0), marks.class);
+        if wanted != (self.hops.get(), self.class.get()) {
+            self.consider(socket, is_ipv6, wanted);
+        } else if self.lead.get() > 0 {
+            self.lead.set(self.lead.get() - 1);
+        }
+        let hops = (wanted.0 != self.hops.get()).then(|| marks.ttl.unwrap_or(HOPS));
+        (hops, (wanted.1 != self.class.get()).then_some(wanted.1))
+    }
+
+    fn consider(&self, socket: BorrowedFd<'_>, is_ipv6: bool, wanted: (u8, u8)) {
+        let lead = self.lead.get();
+        if wanted != self.other.get() {
+            self.other.set(if lead == 0 { wanted } else { self.other.get() });
+            self.lead.set(lead.saturating_sub(1));
+        } else if lead < LEAD {
+            self.lead.set(lead + 1);
+        } else {
+            self.lead.set(0);
+            // What the system refuses goes on with each datagram.
+            let _ = self.adopt(socket, is_ipv6, wanted);
+        }
+    }
+
+    fn adopt(&self, socket: BorrowedFd<'_>, is_ipv6: bool, (hops, class): (u8, u8)) -> io::Result<()> {
+        let (level, hop_kind, class_kind) = match is_ipv6 {
+            false => (libc::IPPROTO_IP, libc::IP_TTL, libc::IP_TOS),
+            true => (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, libc::IPV6_TCLASS),
+        };
+        let told = if hops == 0 { -1 } else { libc::c_int::from(hops) }; // -1 is what the system likes
+        set_option(socket.as_raw_fd(), level, hop_kind, told)?;
+        self.hops.set(hops);
+        set_option(socket.as_raw_fd(), level, class_kind, class.into())?;
+        self.class.set(class);
+        Ok(())
+    }
+}
 
 /// Headers for batches in both directions.
 pub struct Batch {
@@ -157,6 +264,11 @@ pub struct Batch {
     controls: Box<[Control]>,
     iovecs: Box<[libc::iovec]>,
     headers: Box<[libc::mmsghdr]>,
+    /// Where among the datagrams that are being sent each header's begin.
+    firsts: Box<[usize]>,
+    /// What was said of each received datagram.
+    beside: Box<[Beside]>,
+    sends_trains: bool,
 }
 
 // SAFETY: the raw pointers in the headers are only ever set and used within one call, by the thread that makes it.
@@ -170,20 +282,23 @@ impl std::fmt::Debug for Batch {
 
 impl Default for Batch {
     fn default() -> Self {
-        Self::new()
+        Self::new(false)
     }
 }
 
 impl Batch {
-    /// Headers for [`BATCH`] datagrams.
-    pub fn new() -> Self {
+    /// Headers for both ways. With `sends_trains` a run of equal datagrams to one place leaves as one.
+    pub fn new(sends_trains: bool) -> Self {
         // SAFETY: all-zero bytes are a valid value of each of these C structs.
         let (name, iovec, header) = unsafe { (mem::zeroed::<Name>(), mem::zeroed(), mem::zeroed()) };
         Self {
-            names: vec![name; BATCH].into(),
-            controls: vec![Control([0; 96]); BATCH].into(),
-            iovecs: vec![iovec; BATCH].into(),
-            headers: vec![header; BATCH].into(),
+            names: vec![name; GATHERED].into(),
+            controls: vec![Control([0; _]); GATHERED].into(),
+            iovecs: vec![iovec; GATHERED].into(),
+            headers: vec![header; GATHERED].into(),
+            firsts: vec![0; GATHERED].into(),
+            beside: vec![Beside::default(); BATCH].into(),
+            sends_trains,
         }
     }
 
@@ -202,87 +317,120 @@ impl Batch {
             header.msg_controllen = size_of::<Control>();
             header.msg_flags = 0;
         }
-        let no_timeout = std::ptr::null_mut();
-        // SAFETY: the first `count` headers point at names, controls and slots that live until after the call, with
-        // their true sizes; `slots` is borrowed for us alone.
-        let received = unsafe {
-            libc::recvmmsg(socket.as_raw_fd(), self.headers.as_mut_ptr(), count as u32, libc::MSG_DONTWAIT, no_timeout)
-        };
-        if received < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let received = received as usize;
-        for (slot, header) in slots.iter_mut().zip(self.headers.iter()).take(received) {
+        let received = self.receive_prepared(socket, count)?;
+        for (at, (slot, header)) in slots.iter_mut().zip(self.headers.iter()).take(received).enumerate() {
             slot.set_len(header.msg_len as usize);
-            slot.marks = marks(&header.msg_hdr);
+            self.beside[at] = cmsg::beside(&header.msg_hdr);
+            slot.marks = self.beside[at].marks;
         }
         Ok(received)
+    }
+
+    fn receive_prepared(&mut self, socket: BorrowedFd<'_>, count: usize) -> io::Result<usize> {
+        let fd = socket.as_raw_fd();
+        let [first, ..] = &mut *self.headers else { return Ok(0) };
+        if count == 1 {
+            // SAFETY: the header points at a name, a control buffer and a slot that live until after the call, with
+            // their true sizes; the slot is borrowed for us alone.
+            let received = unsafe { libc::recvmsg(fd, &raw mut first.msg_hdr, libc::MSG_DONTWAIT) };
+            first.msg_len = u32::try_from(received).map_err(|_| io::Error::last_os_error())?;
+            return Ok(1);
+        }
+        let no_timeout = std::ptr::null_mut();
+        // SAFETY: the first `count` headers point at names, controls and slots that live until after the call, with
+        // their true sizes; the slots are borrowed for us alone.
+        let received =
+            unsafe { libc::recvmmsg(fd, self.headers.as_mut_ptr(), count as u32, libc::MSG_DONTWAIT, no_timeout) };
+        usize::try_from(received).map_err(|_| io::Error::last_os_error())
     }
 
     /// What is known of the datagram that the last [`Batch::receive`] put into slot `at`.
     pub fn meta(&self, at: usize) -> Option<Meta> {
         let header = &self.headers.get(at)?.msg_hdr;
+        let beside = self.beside.get(at)?;
         Some(Meta {
-            from: read_name(self.names.get(at)?)?,
-            to: controls(header).find_map(|control| destination(&control)),
+            from: cmsg::read_name(self.names.get(at)?)?,
+            to: beside.to,
             truncated: header.msg_flags & libc::MSG_TRUNC != 0,
+            segment: beside.segment.into(),
+            overflowed: beside.overflowed,
         })
     }
 
     /// Sends datagrams from one socket in order. `failed` is told the place of each that the kernel refused, and why;
-    /// the others go out. `is_whole` is the mode of the socket, which stays as the last datagram wanted it: what comes
-    /// back about a datagram that nobody may cut is told only in that mode.
+    /// the others go out. The modes of the socket stay as the datagrams wanted them: what comes back about a datagram that
+    /// nobody may cut is told only in that mode.
     pub fn send<'a>(
         &mut self,
         socket: BorrowedFd<'_>,
-        is_whole: &Cell<bool>,
+        modes: &Modes,
         packets: impl Iterator<Item = Outgoing<'a>>,
         mut failed: impl FnMut(usize, io::Error),
     ) {
         let mut packets = packets.peekable();
         let mut before = 0;
         while let Some(whole) = packets.peek().map(|packet| packet.marks.whole) {
-            let is_ipv6 = packets.peek().is_some_and(|packet| packet.to.is_ipv6());
-            let mut count = 0;
-            while let Some(packet) = packets.next_if(|packet| count < BATCH && packet.marks.whole == whole) {
-                self.put(count, &packet);
-                count += 1;
-            }
-            if whole != is_whole.get() && set_whole(socket.as_raw_fd(), is_ipv6, whole).is_ok() {
-                is_whole.set(whole);
+            let (mut count, mut gathered) = (0, 0);
+            let mut train: Option<Train<'a>> = None;
+            while let Some(packet) = packets.next_if(|packet| gathered < GATHERED && packet.marks.whole == whole) {
+                self.iovecs[gathered] =
+                    libc::iovec { iov_base: packet.data.as_ptr().cast_mut().cast(), iov_len: packet.data.len() };
+                match train.as_mut().filter(|train| self.sends_trains && train.takes(&packet)) {
+                    Some(train) => self.append(count - 1, train, &packet),
+                    None => {
+                        modes.set_whole(socket, packet.to.is_ipv6(), whole);
+                        let odd = modes.odd(socket, packet.to.is_ipv6(), packet.marks);
+                        self.put(count, gathered, &packet, odd);
+                        train = Some(Train::of(packet));
+                        count += 1;
+                    }
+                }
+                gathered += 1;
             }
             self.send_prepared(socket, count, |at, error| failed(before + at, error));
-            before += count;
+            before += gathered;
         }
     }
 
-    fn put(&mut self, at: usize, packet: &Outgoing<'_>) {
-        let namelen = write_name(&mut self.names[at], packet.to);
-        self.iovecs[at] = libc::iovec { iov_base: packet.data.as_ptr().cast_mut().cast(), iov_len: packet.data.len() };
-        let controllen = write_controls(&mut self.controls[at], packet);
+    /// Makes the header at `at` say what is to become of the datagram at `gathered`.
+    fn put(&mut self, at: usize, gathered: usize, packet: &Outgoing<'_>, odd: (Option<u8>, Option<u8>)) {
+        let control = &mut self.controls[at];
+        let mut controllen = cmsg::write_source_of(control, packet);
+        controllen += cmsg::write_marks(control, controllen, packet.to.is_ipv6(), odd);
         let header = &mut self.headers[at].msg_hdr;
+        header.msg_namelen = cmsg::write_name(&mut self.names[at], packet.to);
         header.msg_name = (&raw mut self.names[at]).cast();
-        header.msg_namelen = namelen;
-        header.msg_iov = &raw mut self.iovecs[at];
+        header.msg_iov = self.iovecs.as_mut_ptr().wrapping_add(gathered);
         header.msg_iovlen = 1;
         header.msg_control = if controllen == 0 { std::ptr::null_mut() } else { (&raw mut self.controls[at]).cast() };
         header.msg_controllen = controllen;
         header.msg_flags = 0;
+        self.firsts[at] = gathered;
+    }
+
+    /// Lets the header at `at` take one more datagram, the next in line.
+    fn append(&mut self, at: usize, train: &mut Train<'_>, packet: &Outgoing<'_>) {
+        let header = &mut self.headers[at].msg_hdr;
+        if header.msg_iovlen == 1 {
+            let control = &mut self.controls[at];
+            header.msg_controllen += cmsg::write_segment(control, header.msg_controllen, train.head.data.len() as u16);
+            header.msg_control = (&raw mut *control).cast();
+        }
+        header.msg_iovlen += 1;
+        train.add(packet);
     }
 
     fn send_prepared(&mut self, socket: BorrowedFd<'_>, count: usize, mut failed: impl FnMut(usize, io::Error)) {
         let mut at = 0;
         let mut told = None;
         while at < count {
-            let left = &mut self.headers[at..count];
-            // SAFETY: every header in `left` was filled by `put` from packets that the caller still borrows.
-            let sent =
-                unsafe { libc::sendmmsg(socket.as_raw_fd(), left.as_mut_ptr(), left.len() as u32, libc::MSG_DONTWAIT) };
-            if sent > 0 {
-                at += sent as usize;
-                continue;
-            }
-            let error = io::Error::last_os_error();
+            let error = match self.submit(socket, at, count) {
+                Ok(sent) => {
+                    at += sent;
+                    continue;
+                }
+                Err(error) => error,
+            };
             // What came back about an earlier datagram is told once, on whatever call comes next: this one has not been
             // tried yet.
             let is_old_news = ICMP_ERRORS.contains(&error.raw_os_error().unwrap_or(0)) && told != Some(at);
@@ -290,10 +438,96 @@ impl Batch {
                 told = is_old_news.then_some(at);
                 continue;
             }
-            // The error is the first one's alone; the next call starts behind it.
-            failed(at, error);
+            // The error is the first header's alone; the next call starts behind it.
+            self.despair(socket, at, &error, &mut failed);
             at += 1;
         }
+    }
+
+    /// Hands the kernel the headers from `at` on; returns how many it has taken.
+    fn submit(&mut self, socket: BorrowedFd<'_>, at: usize, count: usize) -> io::Result<usize> {
+        let left = &mut self.headers[at..count];
+        if let [only] = left {
+            return send_one(socket, &only.msg_hdr).map(|()| 1);
+        }
+        // SAFETY: every header in `left` was filled by `put` from packets that the caller of `send` still borrows.
+        let sent =
+            unsafe { libc::sendmmsg(socket.as_raw_fd(), left.as_mut_ptr(), left.len() as u32, libc::MSG_DONTWAIT) };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// What the header at `at` holds could not be sent. A train may be no train on this way (its datagrams do not fit the
+    /// link, or it goes through a tunnel): then they leave one by one.
+    fn despair(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        at: usize,
+        error: &io::Error,
+        failed: &mut impl FnMut(usize, io::Error),
+    ) {
+        let (train, first) = (self.headers[at].msg_hdr, self.firsts[at]);
+        let code = error.raw_os_error().unwrap_or(libc::EIO);
+        let is_lost = train.msg_iovlen == 1 || [libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM].contains(&code);
+        for datagram in first..first + train.msg_iovlen {
+            if is_lost {
+                failed(datagram, io::Error::from_raw_os_error(code));
+                continue;
+            }
+            let mut header = train;
+            header.msg_iov = self.iovecs.as_mut_ptr().wrapping_add(datagram);
+            header.msg_iovlen = 1;
+            header.msg_controllen -= cmsg::SEGMENT_SPACE; // it was written last
+            if let Err(error) = send_one(socket, &header) {
+                failed(datagram, error);
+            }
+        }
+    }
+}
+
+/// Sends what one header holds.
+fn send_one(socket: BorrowedFd<'_>, header: &libc::msghdr) -> io::Result<()> {
+    let fd = socket.as_raw_fd();
+    // SAFETY: the header was filled by `Batch::put` from packets that the caller of `send` still borrows.
+    let sent = match unsafe { header.msg_iov.as_ref() } {
+        // The plain call asks less of the kernel.
+        Some(bytes) if header.msg_iovlen == 1 && header.msg_controllen == 0 => {
+            let name = header.msg_name.cast();
+            // SAFETY: as above.
+            unsafe { libc::sendto(fd, bytes.iov_base, bytes.iov_len, libc::MSG_DONTWAIT, name, header.msg_namelen) }
+        }
+        // SAFETY: as above.
+        _ => unsafe { libc::sendmsg(fd, header, libc::MSG_DONTWAIT) },
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Datagrams that leave as one: of one length, to one place, under one header. The last one may be shorter.
+struct Train<'a> {
+    head: Outgoing<'a>,
+    bytes: usize,
+    count: usize,
+    is_closed: bool,
+}
+
+impl<'a> Train<'a> {
+    fn of(head: Outgoing<'a>) -> Self {
+        let bytes = head.data.len();
+        Self { head, bytes, count: 1, is_closed: bytes == 0 || bytes > MAX_SEGMENT }
+    }
+
+    fn takes(&self, packet: &Outgoing<'_>) -> bool {
+        let fits = packet.data.len() <= self.head.data.len() && !packet.data.is_empty();
+        !self.is_closed
+            && fits
+            && self.count < TRAIN
+            && self.bytes + packet.data.len() <= MAX_PAYLOAD
+            && (packet.to, packet.source, packet.marks) == (self.head.to, self.head.source, self.head.marks)
+    }
+
+    fn add(&mut self, packet: &Outgoing<'_>) {
+        self.bytes += packet.data.len();
+        self.count += 1;
+        self.is_closed = packet.data.len() < self.head.data.len();
     }
 }
 
@@ -326,177 +560,9 @@ pub fn errors(socket: BorrowedFd<'_>, mut each: impl FnMut(SocketAddr, Icmp)) {
         if unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, flags) } < 0 {
             return;
         }
-        let icmp = controls(&header).find_map(|control| icmp(&control));
-        if let (Some(icmp), Some(peer)) = (icmp, read_name(&name)) {
+        let icmp = cmsg::controls(&header).find_map(|control| cmsg::icmp(&control));
+        if let (Some(icmp), Some(peer)) = (icmp, cmsg::read_name(&name)) {
             each(peer, icmp);
         }
     }
-}
-
-fn read_name(name: &Name) -> Option<SocketAddr> {
-    // SAFETY: the family field lies at the same place in both members.
-    let family = unsafe { name.v4.sin_family };
-    match i32::from(family) {
-        libc::AF_INET => {
-            // SAFETY: the family says that the kernel wrote a sockaddr_in.
-            let v4 = unsafe { name.v4 };
-            let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
-            Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
-        }
-        libc::AF_INET6 => {
-            // SAFETY: the family says that the kernel wrote a sockaddr_in6.
-            let v6 = unsafe { name.v6 };
-            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
-            Some(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into())
-        }
-        _ => None,
-    }
-}
-
-fn write_name(name: &mut Name, address: SocketAddr) -> libc::socklen_t {
-    match address {
-        SocketAddr::V4(address) => {
-            name.v4 = libc::sockaddr_in {
-                sin_family: libc::AF_INET as libc::sa_family_t,
-                sin_port: address.port().to_be(),
-                sin_addr: libc::in_addr { s_addr: u32::from(*address.ip()).to_be() },
-                sin_zero: [0; 8],
-            };
-            size_of::<libc::sockaddr_in>() as libc::socklen_t
-        }
-        SocketAddr::V6(address) => {
-            name.v6 = libc::sockaddr_in6 {
-                sin6_family: libc::AF_INET6 as libc::sa_family_t,
-                sin6_port: address.port().to_be(),
-                sin6_flowinfo: 0,
-                sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
-                sin6_scope_id: address.scope_id(),
-            };
-            size_of::<libc::sockaddr_in6>() as libc::socklen_t
-        }
-    }
-}
-
-/// The control messages of a received header: level, type, and where the data lies.
-fn controls(header: &libc::msghdr) -> impl Iterator<Item = (libc::c_int, libc::c_int, *const u8)> + '_ {
-    // SAFETY: the kernel filled msg_control up to msg_controllen; CMSG_FIRSTHDR checks that a header fits.
-    let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
-    std::iter::from_fn(move || {
-        // SAFETY: `next` is null or points at a control message within the buffer.
-        let control = unsafe { next.as_ref() }?;
-        // SAFETY: CMSG_DATA of a control message we have a reference to lies within the same buffer.
-        let data = unsafe { libc::CMSG_DATA(control) };
-        // SAFETY: `control` belongs to `header`; CMSG_NXTHDR checks that another one fits.
-        next = unsafe { libc::CMSG_NXTHDR(header, control) };
-        Some((control.cmsg_level, control.cmsg_type, data.cast_const()))
-    })
-}
-
-/// Reads a pktinfo.
-fn destination(&(level, kind, data): &(libc::c_int, libc::c_int, *const u8)) -> Option<IpAddr> {
-    match (level, kind) {
-        (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-            // SAFETY: level and type say that the data is an in_pktinfo; read_unaligned asks nothing of its place.
-            let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
-            Some(Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr)).into())
-        }
-        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-            // SAFETY: level and type say that the data is an in6_pktinfo; read_unaligned asks nothing of its place.
-            let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
-            Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into())
-        }
-        _ => None,
-    }
-}
-
-/// Reads what the IP header said.
-fn marks(header: &libc::msghdr) -> Marks {
-    let mut marks = Marks::default();
-    for (level, kind, data) in controls(header) {
-        match (level, kind) {
-            // SAFETY: level and type say that the data is one byte.
-            (libc::IPPROTO_IP, libc::IP_TOS) => marks.class = unsafe { data.read() },
-            (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
-                // SAFETY: level and type say that the data is a c_int.
-                marks.ttl = u8::try_from(unsafe { data.cast::<libc::c_int>().read_unaligned() }).ok();
-            }
-            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
-                // SAFETY: level and type say that the data is a c_int.
-                marks.class = u8::try_from(unsafe { data.cast::<libc::c_int>().read_unaligned() }).unwrap_or(0);
-            }
-            _ => {}
-        }
-    }
-    marks
-}
-
-/// Reads a sock_extended_err; `None` when it does not stem from the network.
-fn icmp(&(level, kind, data): &(libc::c_int, libc::c_int, *const u8)) -> Option<Icmp> {
-    match (level, kind) {
-        (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {}
-        _ => return None,
-    }
-    // SAFETY: level and type say that the data is a sock_extended_err; read_unaligned asks nothing of its place.
-    let error = unsafe { data.cast::<libc::sock_extended_err>().read_unaligned() };
-    let family = match error.ee_origin {
-        libc::SO_EE_ORIGIN_ICMP => Family::V4,
-        libc::SO_EE_ORIGIN_ICMP6 => Family::V6,
-        _ => return None,
-    };
-    Some(Icmp { family, kind: error.ee_type, code: error.ee_code, mtu: error.ee_info })
-}
-
-/// Writes what makes a datagram leave as it should; returns the bytes used.
-fn write_controls(control: &mut Control, packet: &Outgoing<'_>) -> usize {
-    let mut used = 0;
-    if let Some(source) = packet.source {
-        used += write_source(control, used, source);
-    }
-    let (level, ttl, class) = match packet.to {
-        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TTL, libc::IP_TOS),
-        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, libc::IPV6_TCLASS),
-    };
-    if let Some(hops) = packet.marks.ttl {
-        used += write_control(control, used, level, ttl, libc::c_int::from(hops));
-    }
-    if packet.marks.class != 0 {
-        used += write_control(control, used, level, class, libc::c_int::from(packet.marks.class));
-    }
-    used
-}
-
-/// Writes the pktinfo that makes a datagram leave from `source`; returns the bytes used.
-fn write_source(control: &mut Control, at: usize, source: IpAddr) -> usize {
-    match source {
-        IpAddr::V4(ip) => {
-            let info = libc::in_pktinfo {
-                ipi_ifindex: 0,
-                ipi_spec_dst: libc::in_addr { s_addr: u32::from(ip).to_be() },
-                ipi_addr: libc::in_addr { s_addr: 0 },
-            };
-            write_control(control, at, libc::IPPROTO_IP, libc::IP_PKTINFO, info)
-        }
-        IpAddr::V6(ip) => {
-            let info = libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 };
-            write_control(control, at, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
-        }
-    }
-}
-
-/// Writes a control message behind the first `at` bytes; nothing when it does not fit.
-fn write_control<T: Copy>(control: &mut Control, at: usize, level: i32, kind: i32, value: T) -> usize {
-    const { assert!(align_of::<libc::cmsghdr>() <= 8, "a control message may start at any multiple of eight") };
-    let size = size_of::<T>() as u32;
-    // SAFETY: a calculation without a pointer.
-    let (length, space) = unsafe { (libc::CMSG_LEN(size) as usize, libc::CMSG_SPACE(size) as usize) };
-    let Some(room) = control.0.get_mut(at..at + space).filter(|_| at.is_multiple_of(8)) else { return 0 };
-    let head = room.as_mut_ptr().cast::<libc::cmsghdr>();
-    // SAFETY: the buffer is aligned to eight and so is `at`; `room` has place for a head with a T behind it.
-    unsafe {
-        (*head).cmsg_len = length;
-        (*head).cmsg_level = level;
-        (*head).cmsg_type = kind;
-        libc::CMSG_DATA(head).cast::<T>().write_unaligned(value);
-    }
-    space
 }

@@ -33,20 +33,27 @@ impl OpaqueString {
         if text.is_empty() {
             return Err(Forbidden::Empty);
         }
-        Profile::enforce(text).map(|text| Self(text.into_owned())).map_err(|error| match error {
-            Error::BadCodepoint(CodepointInfo { position, .. })
-            | Error::Unexpected(UnexpectedError::ContextRuleNotApplicable(CodepointInfo { position, .. }))
-            | Error::Unexpected(UnexpectedError::MissingContextRule(CodepointInfo { position, .. })) => {
-                Forbidden::Character(position + 1)
-            }
-            Error::Invalid | Error::Unexpected(_) => Forbidden::Text,
-        })
+        let once = enforce(text)?;
+        // A composed letter may be one that may not stand there; what another pass would refuse or change is no
+        // OpaqueString (RFC 8264 §7).
+        if enforce(once.as_str()) == Ok(once.clone()) { Ok(once) } else { Err(Forbidden::Text) }
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+fn enforce(text: &str) -> Result<OpaqueString, Forbidden> {
+    Profile::enforce(text).map(|text| OpaqueString(text.into_owned())).map_err(|error| match error {
+        Error::BadCodepoint(CodepointInfo { position, .. })
+        | Error::Unexpected(UnexpectedError::ContextRuleNotApplicable(CodepointInfo { position, .. }))
+        | Error::Unexpected(UnexpectedError::MissingContextRule(CodepointInfo { position, .. })) => {
+            Forbidden::Character(position + 1)
+        }
+        Error::Invalid | Error::Unexpected(_) => Forbidden::Text,
+    })
 }
 
 impl PartialEq for OpaqueString {
@@ -109,6 +116,8 @@ mod tests {
             assert_eq!(prepared(text), Err(Forbidden::Character(at)), "{text:?}");
         }
         assert_eq!(prepared(""), Err(Forbidden::Empty));
+        // Composed it is the dot that may only stand between two l.
+        assert_eq!(prepared("\u{387}"), Err(Forbidden::Text));
     }
 
     proptest! {

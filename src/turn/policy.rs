@@ -48,7 +48,7 @@ pub struct Discovery {
 /// Another server (RFC 8489 §10). Without any address clients are told that there is no room.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Redirect {
-    /// ALTERNATE-SERVER: the first of the client's own family is told.
+    /// ALTERNATE-SERVER: the first of the client's own family is told. None of them is ever a client over UDP.
     pub servers: Vec<SocketAddr>,
     /// ALTERNATE-DOMAIN: the name in the certificate of those servers.
     pub domain: Option<String>,
@@ -212,5 +212,11 @@ impl Policy {
     /// Whether there is a relay address of this family.
     pub fn relays_family(&self, family: Family) -> bool {
         self.relays.iter().any(|relay| Family::of(relay.local) == family)
+    }
+
+    /// Whether a datagram from there claims to come from a listener: one of this server, or of one that clients are sent to.
+    /// Such a client would close a circle of relays in which nothing grows or shrinks.
+    pub fn is_door(&self, from: SocketAddr) -> bool {
+        self.peers.is_own_service(from) || self.redirect.servers.contains(&from)
     }
 }

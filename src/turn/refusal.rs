@@ -162,7 +162,7 @@ pub enum Dropped {
     PeerDenied,
     /// One of this server's own relay ports that no allocation lives on.
     NoRelay,
-    /// The source cannot be answered (port 0) or claims to be one of our own addresses.
+    /// The source cannot be answered (port 0) or claims to be a listener: ours, or one that clients are sent to.
     BadSource,
     /// More unauthenticated requests from one network than `limits.unauthenticated_per_ip`.
     UnauthenticatedLimit,
@@ -170,6 +170,8 @@ pub enum Dropped {
     Bandwidth,
     /// Larger than any datagram, or than the slot it came in.
     TooLarge,
+    /// A socket had no room for it: more came in than was read.
+    ReceiveBuffer,
     /// The operating system had no room for it.
     SendBuffer,
     /// The operating system refused to send it: no route, a filter, an unreachable peer.
@@ -200,7 +202,7 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every value, in the order of the metrics.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Noise,
         Self::Malformed,
         Self::ClassicStun,
@@ -218,6 +220,7 @@ impl Dropped {
         Self::UnauthenticatedLimit,
         Self::Bandwidth,
         Self::TooLarge,
+        Self::ReceiveBuffer,
         Self::SendBuffer,
         Self::SendFailed,
         Self::SlowClient,
@@ -253,6 +256,7 @@ impl Dropped {
             Self::UnauthenticatedLimit => "unauthenticated_limit",
             Self::Bandwidth => "bandwidth",
             Self::TooLarge => "too_large",
+            Self::ReceiveBuffer => "receive_buffer",
             Self::SendBuffer => "send_buffer",
             Self::SendFailed => "send_failed",
             Self::SlowClient => "slow_client",

@@ -248,8 +248,8 @@ impl Server {
     fn stun(&mut self, now: Now, path: Path, packet: &mut Packet, effects: &mut Vec<Effect>) -> Verdict {
         let source = path.tuple.client;
         let is_datagram = path.tuple.transport == Transport::Udp;
-        // A source we cannot answer, or one of our own sockets: answering would start a loop (RFC 8656 §21.1.7).
-        if source.port() == 0 || (is_datagram && self.policy.peers.is_own_service(source)) {
+        // A source we cannot answer, or the door of a server: answering would start a loop (RFC 8656 §21.1.7).
+        if source.port() == 0 || (is_datagram && self.policy.is_door(source)) {
             return Dropped::BadSource.into();
         }
         let message = match Message::parse(packet.data()) {

@@ -176,6 +176,13 @@ impl Tally {
         self.dropped[why as usize].add(1);
     }
 
+    /// Counts packets that go nowhere.
+    pub fn count_drops(&self, why: Dropped, count: u64) {
+        if count > 0 {
+            self.dropped[why as usize].add(count);
+        }
+    }
+
     /// Counts a request.
     pub fn request(&self, method: Method, transport: Transport) {
         self.requests[method_index(method)][transport as usize].add(1);

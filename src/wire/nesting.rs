@@ -78,5 +78,9 @@ mod tests {
         {
             assert!(!is_deeper_than(bytes, 0), "{bytes:?}");
         }
+        // DATA in what no relay takes off or puts on is nobody's payload.
+        for method in [Method::BINDING, Method::ALLOCATE] {
+            assert!(!is_deeper_than(&in_indication(method, b"media"), 0), "{method:?}");
+        }
     }
 }

@@ -135,8 +135,8 @@ impl<'b> Reply<'b> {
 
     fn header(&mut self, attribute: Attribute, length: usize) {
         self.put(&attribute.0.to_be_bytes());
+        // What is too long for this field is too long for the message's: `set_length` says so.
         self.put(&u16::try_from(length).unwrap_or_default().to_be_bytes());
-        self.overflow |= length > usize::from(u16::MAX);
     }
 
     fn pad(&mut self) -> &mut Self {

@@ -18,20 +18,16 @@ impl Worker {
         let Some(listener) = self.udp.get(at as usize) else { return };
         let (transport, bound, is_wildcard) = (listener.transport, listener.address, listener.is_wildcard);
         let detects = self.entry.detect && self.dtls.is_some();
-        let depth = if transport == Transport::Dtls { records::DEPTH } else { BATCH };
-        self.make_room(depth + if transport == Transport::Dtls || detects { records::SPARE } else { 0 });
+        let has_records = transport == Transport::Dtls || detects;
+        let spare = if has_records { records::SPARE } else { 0 };
+        let depth = listener.depth.min(if transport == Transport::Dtls { records::DEPTH } else { BATCH });
+        self.make_room(depth + spare);
         let Some(listener) = self.udp.get(at as usize) else { return };
         let slots = self.slots.get_mut(self.used..self.used + depth).unwrap_or_default();
         // An error here is a leftover of an earlier datagram's fate, or nothing to read after all: epoll tells again.
         let Ok(count) = self.inbound.receive(listener.socket.as_fd(), slots) else { return };
-        let first = self.used;
-        self.used += count;
-        for (place, slot) in (first..first + count).enumerate() {
-            let Some(meta) = self.inbound.meta(place) else { continue };
-            if meta.truncated {
-                self.tally.count_drop(Dropped::TooLarge);
-                continue;
-            }
+        let mut arrivals = self.arrivals(count, spare);
+        while let Some((slot, meta)) = self.next_arrival(&mut arrivals) {
             if self.policy.peers.own_relay(meta.from).is_some_and(|local| self.ledger.is_live(local, Protocol::Udp)) {
                 // A relay of ours as a client of ours would be the start of a loop (RFC 8656 §21.1.7).
                 self.tally.count_drop(Dropped::BadSource);
@@ -50,6 +46,10 @@ impl Worker {
             } else {
                 self.client_message(slot, Path { tuple, link: sockets::link(self.place(), at) });
             }
+        }
+        if let Some(listener) = self.udp.get_mut(at as usize) {
+            let lost = listener.note(&arrivals.turn);
+            self.tally.count_drops(Dropped::ReceiveBuffer, lost.into());
         }
     }
 
@@ -83,21 +83,16 @@ impl Worker {
         let Some(socket) = self.relays.socket(id, family) else { return };
         let slots = self.slots.get_mut(self.used..self.used + depth).unwrap_or_default();
         let Ok(count) = self.inbound.receive(socket.as_fd(), slots) else { return };
-        self.relays.note_depth(id, family, count);
-        let first = self.used;
-        self.used += count;
-        for (place, slot) in (first..first + count).enumerate() {
-            let Some(meta) = self.inbound.meta(place) else { continue };
-            if meta.truncated {
-                self.tally.count_drop(Dropped::TooLarge);
-                continue;
-            }
+        let mut arrivals = self.arrivals(count, 0);
+        while let Some((slot, meta)) = self.next_arrival(&mut arrivals) {
             let Some(from) = self.known_as(meta.from, Protocol::Udp) else {
                 self.tally.count_drop(Dropped::BadSource);
                 continue;
             };
             self.dispatch(slot, Input::Peer { relay: id, from });
         }
+        let lost = self.relays.note(id, family, &arrivals.turn);
+        self.tally.count_drops(Dropped::ReceiveBuffer, lost.into());
     }
 
     /// The name of a peer towards clients: another allocation of ours is known by its external address. `None` for a

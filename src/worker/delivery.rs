@@ -1,15 +1,22 @@
 //! Packets out: each goes to the outbox of its socket or to its connection, and leaves at the end of the wake-up.
 #![forbid(unsafe_code)]
 
-use super::mailbox::Command;
+use super::ledger::Home;
+use super::mailbox::{Command, Relayed};
 use super::sockets::{self, Token};
 use super::{BANDWIDTH_SLICES, Worker};
+use crate::net::udp::HOPS;
 use crate::turn::peers::Destination;
 use crate::turn::refusal::Dropped;
 use crate::turn::tally::Transport;
-use crate::turn::{Path, Protocol, Verdict};
+use crate::turn::{Input, Path, Protocol, RelayId, Verdict};
 use crate::wire::Packet;
+use crate::wire::packet::{MAX_PAYLOAD, Marks};
+use crate::wire::stun::Family;
 use std::net::SocketAddr;
+
+/// Bytes for another worker after which they are handed over before the end of the wake-up.
+const PARCEL: usize = 64 << 10;
 
 impl Worker {
     /// Puts the packet in `slot` on its way.
@@ -19,13 +26,48 @@ impl Worker {
             Verdict::Dropped(why) => self.tally.count_drop(why),
             Verdict::ToPeer { .. } if !self.may_spend(slot, true) => {}
             Verdict::ToClient(_) if !self.may_spend(slot, is_data) => {}
-            Verdict::ToPeer { relay, peer, destination } => match self.reachable(peer, destination, Protocol::Udp) {
-                Some(to) => self.outbox.push_to_peer(relay, slot, to),
-                None => self.tally.count_drop(Dropped::NoRelay),
-            },
+            Verdict::ToPeer { relay, peer, destination } => self.deliver_to_peer(slot, relay, peer, destination),
             Verdict::ToClient(path) => self.deliver_to_client(slot, path, is_data),
             // Nothing is sent for these: the one is asked for by those who read, the other is handed over where it came.
             Verdict::Wait(_) | Verdict::Elsewhere(_) => {}
+        }
+    }
+
+    fn deliver_to_peer(&mut self, slot: usize, relay: RelayId, peer: SocketAddr, destination: Destination) {
+        if let Destination::OwnRelay { local, .. } = destination
+            && let Some(home) = self.ledger.home(local, Protocol::Udp)
+        {
+            self.hand_to_relay(slot, relay, local, home);
+            return;
+        }
+        match self.reachable(peer, destination, Protocol::Udp) {
+            Some(to) => self.outbox.push_to_peer(relay, slot, to),
+            None => self.tally.count_drop(Dropped::NoRelay),
+        }
+    }
+
+    /// From one relay address to another without the way through the system. What the packet would gain and lose on that
+    /// way is the same here: the other allocation asks for its permission, charges its account and counts for itself.
+    fn hand_to_relay(&mut self, slot: usize, relay: RelayId, to: SocketAddr, home: Home) {
+        let (from, place) = (self.relays.told(relay, Family::of(to.ip())), self.place());
+        let (Some(from), Some(packet)) = (from, self.slots.get_mut(slot)) else { return };
+        let longest = if to.is_ipv4() { MAX_PAYLOAD } else { MAX_PAYLOAD + 20 }; // IPv6 does not count its header
+        if packet.len() > longest {
+            self.tally.count_drop(Dropped::TooLarge);
+            return;
+        }
+        let marks = Marks { ttl: packet.marks.ttl.or(Some(HOPS)), whole: false, ..packet.marks };
+        if home.worker == place {
+            packet.marks = marks;
+            self.dispatch(slot, Input::Peer { relay: home.relay, from });
+            return;
+        }
+        let bytes = self.slots.get(slot).map(Packet::data).unwrap_or_default();
+        let Some(parcel) = self.parcels.get_mut(usize::from(home.worker)) else { return };
+        parcel.packets.push(Relayed { to: home.relay, from, marks, len: bytes.len() });
+        parcel.bytes.extend_from_slice(bytes);
+        if parcel.bytes.len() >= PARCEL {
+            self.hand_parcels();
         }
     }
 
@@ -104,6 +146,8 @@ impl Worker {
 
     /// Sends everything that waits; every slot is free after.
     pub(super) fn flush(&mut self) {
+        // First what another thread can begin with.
+        self.hand_parcels();
         self.send_outbox();
         self.used = 0;
         let mut broken = core::mem::take(&mut self.broken);

@@ -94,11 +94,11 @@ impl Worker {
     }
 
     fn bind_one(&mut self, bind: &Bind, is_counted: bool) -> Result<Bound, BindError> {
-        let freebind = self.freebind;
-        let open = |address| RelaySocket::open(bind.protocol, address, freebind);
+        let (freebind, abilities) = (self.freebind, self.abilities);
+        let open = |address| RelaySocket::open(bind.protocol, address, freebind, abilities);
         let (claim, port, socket) = match is_counted {
-            true => self.ledger.claim(self.now, &self.policy.limits, bind, open)?,
-            false => self.ledger.claim_second(self.now, bind, open)?,
+            true => self.ledger.claim(self.now, &self.policy.limits, bind, self.place(), open)?,
+            false => self.ledger.claim_second(self.now, bind, self.place(), open)?,
         };
         let family = Family::of(port.address.local);
         let token = Token::Relay(bind.relay, family).into();

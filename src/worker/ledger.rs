@@ -1,8 +1,8 @@
 //! What the workers share: who has how many allocations and connections, which relay ports are whose, and the
 //! server's bandwidth. A dual allocation has two sockets and counts once.
 //!
-//! Locks are taken when an allocation or a connection begins or ends, never per packet; a packet reads one bit
-//! ([`Ledger::is_live`]) and only when it goes between two of our own relay ports. Every claim gives itself back; the
+//! Locks are taken when an allocation or a connection begins or ends, never per packet; a packet reads one number
+//! ([`Ledger::home`]) and only when it goes between two of our own relay ports. Every claim gives itself back; the
 //! second port of a pair belongs to a token by then, and [`Ledger::cancel`] gives that back.
 #![forbid(unsafe_code)]
 
@@ -10,11 +10,11 @@ use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::time::{Instant, Now};
 use crate::turn::Bind;
 use crate::turn::BindError;
-use crate::turn::Protocol;
 use crate::turn::limits::{SharedBucket, Strangers};
 use crate::turn::peers::RelayAddress;
 use crate::turn::policy::Limits;
 use crate::turn::ports::{self, Ports, Want};
+use crate::turn::{Protocol, RelayId};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -48,14 +48,40 @@ struct Connections {
     by_network: HashMap<IpAddr, u32>,
 }
 
-/// Which ports of one relay address an allocation lives on. Another program may have the same port for the other
-/// protocol.
+/// Which ports of one relay address an allocation lives on, and which. Another program may have the same port for the
+/// other protocol.
 #[derive(Debug)]
 struct LivePorts {
     address: IpAddr,
     protocol: Protocol,
-    bits: Box<[AtomicU64]>,
+    first: u16,
+    /// A [`Home`] in one number; 0 where nobody lives.
+    homes: Box<[AtomicU64]>,
 }
+
+/// Where the allocation of a relay port is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Home {
+    pub(super) worker: u8,
+    pub(super) relay: RelayId,
+}
+
+impl Home {
+    /// The worker, the generation with its 24 bits, and the index, of which the last is never reached.
+    fn pack(self) -> u64 {
+        u64::from(self.worker) << 56
+            | u64::from(self.relay.generation & GENERATION) << 32
+            | (u64::from(self.relay.index) + 1)
+    }
+
+    fn unpack(bits: u64) -> Option<Self> {
+        let index = (bits as u32).checked_sub(1)?;
+        let generation = (bits >> 32) as u32 & GENERATION;
+        Some(Self { worker: (bits >> 56) as u8, relay: RelayId { index, generation } })
+    }
+}
+
+const GENERATION: u32 = 0x00FF_FFFF;
 
 /// How the relay ports are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +113,6 @@ pub(super) struct Admission {
 
 /// Ports tried for one allocation when other programs sit in the range.
 const ATTEMPTS: usize = 16;
-const WORDS: usize = if cfg!(turnserver_loom) { 1 } else { 65_536 / 64 };
 
 impl Ledger {
     /// Empty books over these relay addresses and ports, for a process that may open `files`.
@@ -97,15 +122,17 @@ impl Ledger {
             [Protocol::Udp, Protocol::Tcp].map(|protocol| LivePorts {
                 address: local,
                 protocol,
-                bits: (0..WORDS).map(|_| AtomicU64::new(0)).collect(),
+                first: *range.start(),
+                homes: range.clone().map(|_| AtomicU64::new(0)).collect(),
             })
         };
+        let live = addresses.iter().flat_map(live).collect();
         Self {
             ports: Mutex::new(Ports::new(addresses, range)),
             accounts: Mutex::default(),
             connections: Mutex::default(),
             max_connections: files / 2,
-            live: addresses.iter().flat_map(live).collect(),
+            live,
             bandwidth: SharedBucket::default(),
             strangers: Arc::new(Strangers::new(seed)),
         }
@@ -113,7 +140,12 @@ impl Ledger {
 
     /// Whether an allocation lives on this relay port and relays by this protocol.
     pub(super) fn is_live(&self, local: SocketAddr, protocol: Protocol) -> bool {
-        self.bit(local, protocol).is_some_and(|(word, mask)| word.load(Ordering::Acquire) & mask != 0)
+        self.home(local, protocol).is_some()
+    }
+
+    /// Which allocation lives on this relay port and relays by this protocol.
+    pub(super) fn home(&self, local: SocketAddr, protocol: Protocol) -> Option<Home> {
+        Home::unpack(self.place(local, protocol)?.load(Ordering::Acquire))
     }
 
     /// How the relay ports are used now.
@@ -122,16 +154,17 @@ impl Ledger {
         PortUse { free: ports.free(), used: ports.used() }
     }
 
-    /// Books an allocation: the quota first, then ports, until `open` makes a socket on one.
+    /// Books an allocation of `worker`: the quota first, then ports, until `open` makes a socket on one.
     pub(super) fn claim<S>(
         self: &Arc<Self>,
         now: Now,
         limits: &Limits,
         bind: &Bind,
+        worker: u8,
         open: impl FnMut(SocketAddr) -> std::io::Result<S>,
     ) -> Result<(Claim, ports::Claim, S), BindError> {
         let claim = self.admit(limits, &bind.user)?;
-        self.claim_port(now, claim, bind, open)
+        self.claim_port(now, claim, bind, worker, open)
     }
 
     /// Books the second socket of an allocation that is counted already.
@@ -139,10 +172,11 @@ impl Ledger {
         self: &Arc<Self>,
         now: Now,
         bind: &Bind,
+        worker: u8,
         open: impl FnMut(SocketAddr) -> std::io::Result<S>,
     ) -> Result<(Claim, ports::Claim, S), BindError> {
         let claim = Claim { ledger: Arc::clone(self), user: None, port: None };
-        self.claim_port(now, claim, bind, open)
+        self.claim_port(now, claim, bind, worker, open)
     }
 
     fn claim_port<S>(
@@ -150,6 +184,7 @@ impl Ledger {
         now: Now,
         mut claim: Claim,
         bind: &Bind,
+        worker: u8,
         mut open: impl FnMut(SocketAddr) -> std::io::Result<S>,
     ) -> Result<(Claim, ports::Claim, S), BindError> {
         let mut chance = bind.chance;
@@ -161,7 +196,7 @@ impl Ledger {
             match open(address) {
                 Ok(socket) => {
                     claim.port = Some((taken, bind.protocol));
-                    self.set_live(address, bind.protocol, true);
+                    self.set_home(address, bind.protocol, Some(Home { worker, relay: bind.relay }));
                     return Ok((claim, taken, socket));
                 }
                 Err(error) => {
@@ -235,24 +270,24 @@ impl Ledger {
         Ok(Claim { ledger: Arc::clone(self), user: Some(user.into()), port: None })
     }
 
-    fn set_live(&self, local: SocketAddr, protocol: Protocol, is_live: bool) {
-        if let Some((word, mask)) = self.bit(local, protocol) {
-            if is_live {
-                word.fetch_or(mask, Ordering::Release);
-            } else {
-                word.fetch_and(!mask, Ordering::Release);
-            }
+    fn set_home(&self, local: SocketAddr, protocol: Protocol, home: Option<Home>) {
+        if let Some(place) = self.place(local, protocol) {
+            place.store(home.map_or(0, Home::pack), Ordering::Release);
         }
     }
 
-    fn bit(&self, local: SocketAddr, protocol: Protocol) -> Option<(&AtomicU64, u64)> {
+    fn place(&self, local: SocketAddr, protocol: Protocol) -> Option<&AtomicU64> {
         let ports = self.live.iter().find(|ports| ports.address == local.ip() && ports.protocol == protocol)?;
-        let word = ports.bits.get(usize::from(local.port() / 64))?;
-        Some((word, 1 << (local.port() % 64)))
+        ports.homes.get(usize::from(local.port().checked_sub(ports.first)?))
     }
 }
 
 impl Claim {
+    /// The relay address as clients and peers know it.
+    pub(super) fn told(&self) -> Option<SocketAddr> {
+        self.port.map(|(port, _)| SocketAddr::new(port.address.external, port.port))
+    }
+
     /// Lets the other socket of the allocation stand for it in the account.
     pub(super) fn hand_account_to(&mut self, other: &mut Self) {
         if let Some(user) = self.user.take() {
@@ -293,7 +328,7 @@ impl Admission {
 impl Drop for Claim {
     fn drop(&mut self) {
         if let Some((port, protocol)) = self.port {
-            self.ledger.set_live(SocketAddr::new(port.address.local, port.port), protocol, false);
+            self.ledger.set_home(SocketAddr::new(port.address.local, port.port), protocol, None);
             lock(&self.ledger.ports).give_back(crate::net::clock::now().mono, port);
         }
         let Some(user) = &self.user else { return };

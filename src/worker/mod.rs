@@ -5,6 +5,7 @@
 //! received in until they leave. Never async, never HTTP, never a configuration file: it gets values.
 #![forbid(unsafe_code)]
 
+mod arrivals;
 mod associations;
 mod conns;
 mod datagrams;
@@ -26,7 +27,7 @@ mod web;
 use crate::net::dtls;
 use crate::net::poll::{Events, Interest, Poll};
 use crate::net::tls::Certificates;
-use crate::net::udp::Batch;
+use crate::net::udp::{Abilities, Batch};
 use crate::net::{self, clock};
 use crate::time::{Instant, Now};
 use crate::turn::policy::Policy;
@@ -38,7 +39,7 @@ use crate::wire::stun::Family;
 use associations::Associations;
 use conns::{ConnId, Conns, READ_ROOM};
 use ledger::Ledger;
-use mailbox::{Command, Mailbox};
+use mailbox::{Command, Mailbox, Parcel};
 use peers::{PeerConns, PeerId};
 use sockets::{Outbox, Relays, TcpListener, Token, UdpListener};
 use std::collections::{BTreeMap, HashMap};
@@ -91,6 +92,7 @@ pub struct Handle {
     tallies: Vec<Arc<Tally>>,
     ledger: Arc<Ledger>,
     listeners: Vec<(Transport, SocketAddr)>,
+    abilities: Abilities,
 }
 
 #[derive(Debug)]
@@ -124,7 +126,8 @@ pub fn start(setup: Setup) -> Result<Handle, StartError> {
         let source = io::Error::other("DTLS needs a certificate");
         return Err(StartError::Listen { transport, address, source });
     }
-    let shares = sockets::open(listeners, setup.certificates.as_ref(), count, *freebind, entry.detect)?;
+    let abilities = Abilities::probe();
+    let shares = sockets::open(listeners, setup.certificates.as_ref(), count, *freebind, entry.detect, abilities)?;
     let listeners = shares.first().map(sockets::Share::addresses).unwrap_or_default();
     let relay_ports = setup.policy.peers.relay_ports();
     let mut seed = [0; 8];
@@ -132,7 +135,7 @@ pub fn start(setup: Setup) -> Result<Handle, StartError> {
     let ledger = Arc::new(Ledger::new(&setup.policy.relays, relay_ports, files, u64::from_ne_bytes(seed)));
     let mailboxes: io::Result<Vec<_>> = shares.iter().map(|_| Mailbox::new().map(Arc::new)).collect();
     let mailboxes: Arc<[Arc<Mailbox>]> = mailboxes.map_err(StartError::System)?.into();
-    let mut handle = Handle { workers: Vec::new(), tallies: Vec::new(), ledger, listeners };
+    let mut handle = Handle { workers: Vec::new(), tallies: Vec::new(), ledger, listeners, abilities };
     for (number, share) in shares.into_iter().enumerate() {
         if let Err(error) = handle.add(number, share, &setup, &mailboxes) {
             handle.stop();
@@ -151,6 +154,11 @@ impl Handle {
     /// How the relay ports are used now.
     pub fn relay_ports(&self) -> PortUse {
         self.ledger.ports()
+    }
+
+    /// What the system can do for the packets.
+    pub fn abilities(&self) -> Abilities {
+        self.abilities
     }
 
     /// Where the workers listen.
@@ -226,6 +234,9 @@ struct Worker {
     entry: Entry,
     /// Whether relay sockets may bind addresses that no interface has yet.
     freebind: bool,
+    abilities: Abilities,
+    /// What goes to relay addresses of other workers at the end of the wake-up, by worker.
+    parcels: Box<[Parcel]>,
     conns: Conns,
     peers: PeerConns,
     /// Connections by the names that proxies gave them.
@@ -266,6 +277,8 @@ struct Worker {
     /// Peers whose clients have just been written to.
     relieved: Vec<PeerId>,
     now: Now,
+    /// How often it has woken up.
+    wakeup: u32,
     /// Bytes drawn from the server's bandwidth and not spent.
     drawn: u64,
 }
@@ -306,6 +319,8 @@ impl Worker {
             relays: Relays::default(),
             entry: setup.entry.clone(),
             freebind: share.freebind,
+            abilities: share.abilities,
+            parcels: mailboxes.iter().map(|_| Parcel::default()).collect(),
             conns: Conns::default(),
             peers: PeerConns::default(),
             introduced: HashMap::new(),
@@ -317,8 +332,8 @@ impl Worker {
             routes: HashMap::new(),
             dtls: setup.dtls.clone(),
             associations: Associations::default(),
-            inbound: Batch::new(),
-            outbound: Batch::new(),
+            inbound: Batch::new(false),
+            outbound: Batch::new(share.abilities.sends_trains),
             slots: (0..SLOTS).map(|_| Packet::new(vec![0; SLOT].into())).collect(),
             used: 0,
             outbox: Outbox::default(),
@@ -330,6 +345,7 @@ impl Worker {
             lost: Vec::new(),
             relieved: Vec::new(),
             now,
+            wakeup: 0,
             drawn: 0,
         })
     }
@@ -343,6 +359,7 @@ impl Worker {
                 return;
             }
             self.now = clock::now();
+            self.wakeup = self.wakeup.wrapping_add(1);
             let mut goes_on = true;
             for event in (0..events.len()).filter_map(|at| events.get(at)) {
                 match Token::from(event.token) {

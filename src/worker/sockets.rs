@@ -7,14 +7,13 @@ use super::peers::PeerId;
 use crate::net::poll::{Interest, Poll};
 use crate::net::tcp;
 use crate::net::tls::Certificates;
-use crate::net::udp::{self, Batch, Outgoing};
+use crate::net::udp::{self, Abilities, BATCH, Batch, Modes, Outgoing};
 use crate::time::{Duration, Instant};
 use crate::turn::refusal::Dropped;
 use crate::turn::tally::Transport;
 use crate::turn::{Link, Protocol, RelayId};
 use crate::wire::Packet;
 use crate::wire::stun::Family;
-use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -128,12 +127,13 @@ pub(super) const fn link_parts(link: Link) -> (u8, u32) {
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// One worker's listeners.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Share {
     pub(super) udp: Vec<UdpListener>,
     pub(super) tcp: Vec<TcpListener>,
     /// Whether relay sockets may bind addresses that no interface has yet, as these could.
     pub(super) freebind: bool,
+    pub(super) abilities: Abilities,
 }
 
 /// A socket that datagrams of clients come to, bare or under DTLS.
@@ -145,6 +145,11 @@ pub(super) struct UdpListener {
     pub(super) address: SocketAddr,
     /// Bound to every address: answers must say which of them they leave from.
     pub(super) is_wildcard: bool,
+    modes: Modes,
+    /// Datagrams, or trains of them, asked for at once.
+    pub(super) depth: usize,
+    /// Datagrams it has had no room for, as far as they are counted.
+    pub(super) overflowed: u32,
 }
 
 /// A socket that connections of clients come to, bare or under TLS.
@@ -175,8 +180,10 @@ pub(super) fn open(
     workers: usize,
     freebind: bool,
     detect: bool,
+    abilities: Abilities,
 ) -> Result<Vec<Share>, StartError> {
-    let mut shares: Vec<Share> = (0..workers).map(|_| Share { freebind, ..Share::default() }).collect();
+    let share = || Share { udp: Vec::new(), tcp: Vec::new(), freebind, abilities };
+    let mut shares: Vec<Share> = (0..workers).map(|_| share()).collect();
     for &(transport, address) in listeners {
         let error = |source| StartError::Listen { transport, address, source };
         let probed = if transport.is_stream() { tcp::probe(address, freebind) } else { udp::probe(address, freebind) };
@@ -199,7 +206,18 @@ pub(super) fn open(
                 let socket = udp::listen(address, freebind).map_err(error)?;
                 address = udp::local_address(socket.as_fd()).map_err(error)?;
                 let is_wildcard = address.ip().is_unspecified();
-                share.udp.push(UdpListener { transport, socket, address, is_wildcard });
+                if abilities.receives_trains {
+                    udp::receive_trains(socket.as_fd()).map_err(error)?;
+                }
+                share.udp.push(UdpListener {
+                    transport,
+                    socket,
+                    address,
+                    is_wildcard,
+                    modes: Modes::default(),
+                    depth: BATCH,
+                    overflowed: 0,
+                });
             }
         }
     }
@@ -218,6 +236,29 @@ fn is_without_ipv6(probed: io::Result<()>, address: SocketAddr) -> io::Result<bo
             _ => Err(error),
         },
         Err(error) => Err(error),
+    }
+}
+
+/// What one look at a socket brought.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
+    /// Counted by the worker.
+    pub(super) wakeup: u32,
+    /// Datagrams and trains.
+    pub(super) filled: usize,
+    /// Datagrams, those of trains counted each.
+    pub(super) datagrams: usize,
+    /// The socket's own count of those it had no room for.
+    pub(super) overflowed: u32,
+}
+
+impl UdpListener {
+    /// Learns from what a turn brought: trains must not make one so long that the others wait. Returns how many datagrams
+    /// the socket has lost since the last one.
+    pub(super) fn note(&mut self, turn: &Turn) -> u32 {
+        let is_long = turn.datagrams > MAX_TURN;
+        self.depth = if is_long { (self.depth / 2).max(1) } else { (self.depth * 2).min(BATCH) };
+        news(&mut self.overflowed, turn.overflowed)
     }
 }
 
@@ -248,8 +289,10 @@ impl TcpListener {
     }
 }
 
-/// Datagrams of one relay socket in one turn: a flood there must not keep the others waiting.
+/// Datagrams, or trains of them, of one relay socket in one turn: a flood there must not keep the others waiting.
 const MAX_DEPTH: u8 = 16;
+/// Datagrams of one socket after which it takes fewer trains in its next turn.
+const MAX_TURN: usize = 256;
 
 /// The relay sockets of a worker, by the index of their allocation and by family.
 #[derive(Debug, Default)]
@@ -275,11 +318,14 @@ struct Leg {
 pub(super) enum RelaySocket {
     Datagrams {
         socket: OwnedFd,
-        /// Datagrams asked for at once: doubled while they all come, one again when not. A second look that finds
-        /// nothing would cost as much as a packet.
+        /// Datagrams asked for at once: doubled while they all come in one wake-up after the other, one again when not. A
+        /// second look that finds nothing would cost as much as a packet.
         depth: u8,
-        /// Whether the socket is in the mode in which nobody may cut what it sends.
-        is_whole: Cell<bool>,
+        /// The wake-up in which it was last ready.
+        ready: u32,
+        modes: Modes,
+        /// Datagrams it has had no room for, as far as they are counted.
+        overflowed: u32,
     },
     /// For the connections of peers (RFC 6062).
     Connections(std::net::TcpListener),
@@ -287,10 +333,19 @@ pub(super) enum RelaySocket {
 
 impl RelaySocket {
     /// Makes one on this address.
-    pub(super) fn open(protocol: Protocol, address: SocketAddr, freebind: bool) -> io::Result<Self> {
+    pub(super) fn open(
+        protocol: Protocol,
+        address: SocketAddr,
+        freebind: bool,
+        abilities: Abilities,
+    ) -> io::Result<Self> {
         Ok(match protocol {
             Protocol::Udp => {
-                Self::Datagrams { socket: udp::relay(address, freebind)?, depth: 1, is_whole: Cell::new(false) }
+                let socket = udp::relay(address, freebind)?;
+                if abilities.receives_trains {
+                    udp::receive_trains(socket.as_fd())?;
+                }
+                Self::Datagrams { socket, depth: 1, ready: 0, modes: Modes::default(), overflowed: 0 }
             }
             Protocol::Tcp => {
                 // Connections leave from the same port as well, so it is shared; but never with a listener.
@@ -342,6 +397,11 @@ impl Relays {
         self.get(id)?.legs[family as usize].as_ref().map(|leg| &leg.socket)
     }
 
+    /// The relay address of this family as clients and peers know it.
+    pub(super) fn told(&self, id: RelayId, family: Family) -> Option<SocketAddr> {
+        self.get(id)?.legs[family as usize].as_ref()?.claim.told()
+    }
+
     pub(super) fn depth(&self, id: RelayId, family: Family) -> usize {
         match self.socket(id, family) {
             Some(RelaySocket::Datagrams { depth, .. }) => (*depth).into(),
@@ -349,12 +409,18 @@ impl Relays {
         }
     }
 
-    pub(super) fn note_depth(&mut self, id: RelayId, family: Family, received: usize) {
+    /// Learns from what a turn brought. Returns how many datagrams the socket has lost since the last one.
+    pub(super) fn note(&mut self, id: RelayId, family: Family, turn: &Turn) -> u32 {
         let leg = self.get_mut(id).and_then(|relay| relay.legs[family as usize].as_mut());
-        if let Some(Leg { socket: RelaySocket::Datagrams { depth, .. }, .. }) = leg {
-            let is_full = received >= usize::from(*depth);
-            *depth = if is_full { (*depth * 2).min(MAX_DEPTH) } else { 1 };
-        }
+        let Some(Leg { socket: RelaySocket::Datagrams { depth, ready, overflowed, .. }, .. }) = leg else { return 0 };
+        let was_ready = core::mem::replace(ready, turn.wakeup) == turn.wakeup.wrapping_sub(1);
+        *depth = match turn.filled >= usize::from(*depth) {
+            _ if turn.datagrams > MAX_TURN => (*depth / 2).max(1),
+            true if was_ready => (*depth * 2).min(MAX_DEPTH),
+            true => *depth,
+            false => 1,
+        };
+        news(overflowed, turn.overflowed)
     }
 
     fn get(&self, id: RelayId) -> Option<&Relay> {
@@ -366,10 +432,21 @@ impl Relays {
     }
 }
 
+/// How many more a socket has lost than were known; it tells nothing while it has lost none.
+pub(super) fn news(known: &mut u32, told: u32) -> u32 {
+    if told == 0 {
+        return 0;
+    }
+    let before = core::mem::replace(known, told);
+    told.wrapping_sub(before)
+}
+
 /// Datagrams that wait for the end of the wake-up, in the order they came.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     queue: Vec<Waiting>,
+    /// By socket, then by place in the queue: see [`key`].
+    order: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -381,20 +458,39 @@ struct Waiting {
 }
 
 /// Which socket a datagram leaves by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
     Listener(u32),
     /// The one of the destination's family: IPv6 or not.
     Relay(RelayId, bool),
 }
 
+/// Bits of a place in the queue, which is no longer than there are slots.
+const PLACE_BITS: u32 = 24;
+const PLACE: u64 = (1 << PLACE_BITS) - 1;
+
+/// A number that sorts by socket and keeps the order of each: allocations of one slot of the table never wait together,
+/// for what one has to send leaves before it ends.
+fn key(by: By, place: usize) -> u64 {
+    let socket = match by {
+        By::Listener(at) => u64::from(at) << 1,
+        By::Relay(id, is_ipv6) => 1 << 33 | u64::from(id.index) << 1 | u64::from(is_ipv6),
+    };
+    socket << PLACE_BITS | place as u64
+}
+
 impl Outbox {
     pub(super) fn push_to_client(&mut self, listener: u32, slot: usize, to: SocketAddr, source: Option<IpAddr>) {
-        self.queue.push(Waiting { by: By::Listener(listener), slot: slot as u32, to, source });
+        self.push(Waiting { by: By::Listener(listener), slot: slot as u32, to, source });
     }
 
     pub(super) fn push_to_peer(&mut self, relay: RelayId, slot: usize, to: SocketAddr) {
-        self.queue.push(Waiting { by: By::Relay(relay, to.is_ipv6()), slot: slot as u32, to, source: None });
+        self.push(Waiting { by: By::Relay(relay, to.is_ipv6()), slot: slot as u32, to, source: None });
+    }
+
+    fn push(&mut self, waiting: Waiting) {
+        self.order.push(key(waiting.by, self.queue.len()));
+        self.queue.push(waiting);
     }
 
     /// Sends everything, one call a socket; the order within a socket is kept. `dropped` hears of each that could not go.
@@ -406,33 +502,34 @@ impl Outbox {
         relays: &Relays,
         mut dropped: impl FnMut(Dropped),
     ) {
-        // A stable sort keeps the order of each flow.
-        self.queue.sort_by_key(|waiting| waiting.by);
-        for run in self.queue.chunk_by(|a, b| a.by == b.by) {
-            let listener_mode = Cell::new(false);
-            let socket = match run.first().map(|waiting| waiting.by) {
+        self.order.sort_unstable();
+        let waiting = |key: &u64| self.queue.get((key & PLACE) as usize);
+        for run in self.order.chunk_by(|a, b| a >> PLACE_BITS == b >> PLACE_BITS) {
+            let socket = match run.first().and_then(waiting).map(|waiting| waiting.by) {
                 Some(By::Listener(at)) => {
-                    listeners.get(at as usize).map(|listener| (listener.socket.as_fd(), &listener_mode))
+                    listeners.get(at as usize).map(|listener| (listener.socket.as_fd(), &listener.modes))
                 }
                 Some(By::Relay(id, is_ipv6)) => {
                     match relays.socket(id, if is_ipv6 { Family::V6 } else { Family::V4 }) {
-                        Some(RelaySocket::Datagrams { socket, is_whole, .. }) => Some((socket.as_fd(), is_whole)),
+                        Some(RelaySocket::Datagrams { socket, modes, .. }) => Some((socket.as_fd(), modes)),
                         Some(RelaySocket::Connections(_)) | None => None,
                     }
                 }
                 None => None,
             };
-            let Some((socket, is_whole)) = socket else { continue };
-            let packets = run.iter().filter_map(|waiting| slots.get(waiting.slot as usize).zip(Some(waiting)));
+            let Some((socket, modes)) = socket else { continue };
+            let packets = run.iter().filter_map(waiting);
+            let packets = packets.filter_map(|waiting| slots.get(waiting.slot as usize).zip(Some(waiting)));
             let packets = packets.map(|(packet, waiting)| Outgoing {
                 data: packet.data(),
                 to: waiting.to,
                 source: waiting.source,
                 marks: packet.marks,
             });
-            batch.send(socket, is_whole, packets, |_, error| dropped(reason(&error)));
+            batch.send(socket, modes, packets, |_, error| dropped(reason(&error)));
         }
         self.queue.clear();
+        self.order.clear();
     }
 }
 
@@ -469,7 +566,7 @@ mod tests {
     fn a_relay_address_shares_no_port_with_a_listener() {
         let listener = tcp::listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false).unwrap();
         let taken = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
-        let error = RelaySocket::open(Protocol::Tcp, taken, false).unwrap_err();
+        let error = RelaySocket::open(Protocol::Tcp, taken, false, Abilities::probe()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 }

@@ -53,12 +53,12 @@ fn claims(
     want: Want,
 ) -> JoinHandle<Result<(Claim, SocketAddr), BindError>> {
     let (ledger, bind) = (Arc::clone(ledger), bind(user, want));
-    thread::spawn(move || ledger.claim(NOW, &limits, &bind, Ok).map(|(claim, _, address)| (claim, address)))
+    thread::spawn(move || ledger.claim(NOW, &limits, &bind, 0, Ok).map(|(claim, _, address)| (claim, address)))
 }
 
 /// Whether the next `count` allocations of one user fit the books: nothing has leaked, and nothing is counted twice.
 fn has_room_for_exactly(ledger: &Arc<Ledger>, limits: &Limits, user: &str, count: usize) {
-    let claim = || ledger.claim(NOW, limits, &bind(user, Want::Any), |_| Ok(()));
+    let claim = || ledger.claim(NOW, limits, &bind(user, Want::Any), 0, |_| Ok(()));
     let held: Vec<_> = (0..count).map(|_| claim().expect("there is room")).collect();
     assert_eq!(claim().expect_err("the quota is used up"), BindError::Quota);
     drop(held);
@@ -93,7 +93,7 @@ fn two_users_never_exceed_the_quota_of_the_server() {
 fn an_allocation_that_ends_while_another_begins_leaves_the_account_right() {
     loom::model(|| {
         let ledger = ledger(9);
-        let (first, ..) = ledger.claim(NOW, &limits(0, 2), &bind("alice", Want::Any), |_| Ok(())).unwrap();
+        let (first, ..) = ledger.claim(NOW, &limits(0, 2), &bind("alice", Want::Any), 0, |_| Ok(())).unwrap();
         let ending = thread::spawn(move || drop(first));
         let beginning = claims(&ledger, limits(0, 2), "alice", Want::Any);
         ending.join().unwrap();
@@ -128,7 +128,7 @@ fn a_socket_that_cannot_be_made_gives_everything_back_beside_one_that_can() {
             let ledger = Arc::clone(&ledger);
             move || {
                 let open = |_| Err::<(), _>(io::Error::from_raw_os_error(libc::EMFILE));
-                ledger.claim(NOW, &limits(0, 2), &bind("alice", Want::Any), open).expect_err("no more files")
+                ledger.claim(NOW, &limits(0, 2), &bind("alice", Want::Any), 0, open).expect_err("no more files")
             }
         });
         let working = claims(&ledger, limits(0, 2), "alice", Want::Any);

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::Worker;
-use super::mailbox::Command;
+use super::mailbox::{Command, Parcel};
 use super::peers::Owner;
 use super::sockets;
 use crate::turn::refusal::Dropped;
@@ -78,6 +78,7 @@ impl Worker {
                     }
                     self.dispatch(slot, Input::Client(path));
                 }
+                Command::Parcel(parcel) => self.unpack(&parcel),
                 Command::Deliver { path, bytes, is_data } => self.deliver_here(path, &bytes, is_data),
                 // The client may have gone since it asked: then nobody would ever take the route away.
                 Command::Route { path, to } if !self.has_client(&path) => self.tell(to, Command::Closed(path.tuple)),
@@ -103,6 +104,31 @@ impl Worker {
             }
         }
         true
+    }
+
+    /// What relay addresses of another worker sent to relay addresses here.
+    fn unpack(&mut self, parcel: &Parcel) {
+        let mut rest = &*parcel.bytes;
+        for packet in &parcel.packets {
+            let Some((bytes, behind)) = rest.split_at_checked(packet.len) else { return };
+            rest = behind;
+            let slot = self.filled(bytes);
+            if let Some(filled) = self.slots.get_mut(slot) {
+                filled.marks = packet.marks;
+            }
+            self.dispatch(slot, Input::Peer { relay: packet.to, from: packet.from });
+        }
+    }
+
+    /// Gives the other workers what this one has for their relay addresses.
+    pub(super) fn hand_parcels(&mut self) {
+        for (worker, parcel) in self.parcels.iter_mut().enumerate().filter(|(_, parcel)| !parcel.packets.is_empty()) {
+            let parcel = core::mem::take(parcel);
+            let count = parcel.packets.len() as u64;
+            if !self.mailboxes.get(worker).is_some_and(|mailbox| mailbox.hand_parcel(parcel)) {
+                self.tally.count_drops(Dropped::Handover, count);
+            }
+        }
     }
 
     /// Whether a client's connection or association, where it has one, is still there.

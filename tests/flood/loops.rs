@@ -127,8 +127,17 @@ fn is_idle(pid: u32) {
 }
 
 fn server(ip: IpAddr, relay_lines: &str) -> Server {
+    Server::start_with(&setup(ip, relay_lines))
+}
+
+/// A server that sends clients to another one while it drains.
+fn server_that_knows(other: &str, ip: IpAddr, relay_lines: &str) -> Server {
+    Server::start_with(&Setup { limits: format!("redirect = [\"{other}\"]"), ..setup(ip, relay_lines) })
+}
+
+fn setup(ip: IpAddr, relay_lines: &str) -> Setup {
     let (listen, relay, allow) = (vec![ip], vec![ip], vec!["10.0.0.0/8"]);
-    Server::start_with(&Setup { listen, relay, allow, relay_lines: relay_lines.into(), workers: 2, ..Setup::default() })
+    Setup { listen, relay, allow, relay_lines: relay_lines.into(), workers: 2, ..Setup::default() }
 }
 
 /// One of everything that a server may take for a question, or answers with.
@@ -344,6 +353,33 @@ fn x01_h04_a_circle_of_channels_through_two_servers_costs_a_hop_and_a_header_eac
             assert_eq!(count, (MOST - levels as u64).min(u64::from(hops) - 1));
         }
         servers.iter().for_each(|server| is_idle(server.pid()));
+    });
+}
+
+#[test]
+fn x01_a_circle_that_keeps_its_size_does_not_close_where_one_server_knows_the_other() {
+    alone("flood::loops::x01_a_circle_that_keeps_its_size_does_not_close_where_one_server_knows_the_other", || {
+        let near = server(NEAR, FORESEEABLE);
+        let far = server_that_knows(&format!("{NEAR}:{}", near.port), FAR, FORESEEABLE);
+        let doors = [SocketAddr::new(NEAR, near.port), SocketAddr::new(FAR, far.port)];
+        let relays = [SocketAddr::new(NEAR, FORESEEN), SocketAddr::new(FAR, FORESEEN)];
+        let mut attacker = Attacker::new();
+        // The one that knows nothing takes the other's door for a client.
+        let mut client = Client::new("u", "p", 0);
+        let made = attacker.asks(doors[1], doors[0], &mut client, |client| client.allocate(None));
+        assert_eq!(made.map(|success| success.relayed), Ok(Some(relays[0])));
+        let bound = attacker.asks(doors[1], doors[0], &mut client, |client| client.channel_bind(CHANNEL, relays[1]));
+        assert!(bound.is_ok(), "{bound:?}");
+        // The one that knows does not even challenge: it has dropped what the other answered, and drops this.
+        let dropped = |reason: &str| far.metric(&format!("turnserver_dropped_packets_total{{reason=\"{reason}\"}}"));
+        let before = dropped("bad_source");
+        let allocate = Client::new("u", "p", 1).allocate(None);
+        assert_eq!(attacker.causes(doors[0], doors[1], &allocate), 0);
+        assert_eq!(dropped("bad_source"), before + 1.0);
+        // What the first hands to its client ends at that door.
+        assert_eq!(attacker.causes(relays[1], relays[0], b"round"), 1);
+        assert_eq!(dropped("no_allocation"), 1.0);
+        [near, far].iter().for_each(|server| is_idle(server.pid()));
     });
 }
 

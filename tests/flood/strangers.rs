@@ -14,7 +14,7 @@ use turnserver::wire::integrity::{Algorithm, Key};
 use turnserver::wire::reply::Reply;
 use turnserver::wire::stun::Message;
 
-/// Forged Allocates, unless `TURNSERVER_FLOOD` says another number.
+/// Forged messages of each kind, unless `TURNSERVER_FLOOD` says another number.
 const MILLION: u32 = 1_000_000;
 /// Resident bytes that a flood may cost: the fixed tables are filled before it is measured.
 const GROWTH: u64 = 1 << 20;
@@ -325,26 +325,32 @@ fn random_bindings_and_hellos_of_strangers_leave_nothing_either() {
             message
         };
         let hello = hello();
-        let (warm, bindings, hellos) = (count() / 50, count() / 5, count() / 10);
+        let (warm, bindings, hellos) = (count() / 50, count(), count());
         scene.pours(0..warm, |number, forger| forger.sends(from(number), plain, &noise(number)));
         scene.pours_hellos(0..warm, |number, forger| forger.sends(from(number), secure, &hello));
         scene.takes_answers();
         let (memory, log) = (scene.server.memory(), scene.server.log().lines().count());
 
         let mut spent = 0;
+        let begin = clock();
         scene.pours(warm..warm + bindings, |number, forger| {
             let message = noise(number);
             spent += message.len() as u64;
             forger.sends(from(number), plain, &message);
         });
         let Answers { count: answers, bytes, .. } = scene.takes_answers();
-        eprintln!("{bindings} Bindings: {answers} answers, {bytes} bytes for {spent}");
+        let seconds = begin.elapsed().as_secs_f64();
+        eprintln!("{bindings} Bindings in {seconds:.1} s: {answers} answers, {bytes} bytes for {spent}");
         assert!(bytes * 10 <= spent * 16, "{bytes} bytes for {spent}");
 
+        let begin = clock();
         scene.pours_hellos(warm..warm + hellos, |number, forger| forger.sends(from(number), secure, &hello));
         let Answers { count: answers, longest, .. } = scene.takes_answers();
         let grown = scene.server.memory().saturating_sub(memory);
-        eprintln!("{hellos} hellos: {answers} answers of {longest} bytes for {}; {grown} bytes more", hello.len());
+        let (asked, seconds) = (hello.len(), begin.elapsed().as_secs_f64());
+        eprintln!(
+            "{hellos} hellos in {seconds:.1} s: {answers} answers of {longest} bytes for {asked}; {grown} bytes more"
+        );
         assert!(longest <= hello.len() as u64 && answers == u64::from(hellos));
         assert!(grown <= GROWTH, "{grown} bytes more");
         scene.call.lost_nothing(&mut scene.pace);

@@ -263,6 +263,19 @@ fn x01_our_own_listeners_are_no_clients() {
     t.datagram(tuple, &binding_bytes()).hears(success());
 }
 
+#[test]
+fn x01_listeners_that_clients_are_sent_to_are_no_clients() {
+    let mut t = Turn::new();
+    let door: SocketAddr = "20.0.9.1:3478".parse().expect("an address");
+    let from = |transport, port| FiveTuple { transport, client: SocketAddr::new(door.ip(), port), server: SERVER };
+    t.datagram(from(Transport::Udp, door.port()), &binding_bytes()).hears(success());
+    t.reloads(|world| world.policy.redirect.servers.push(door));
+    t.datagram(from(Transport::Udp, door.port()), &binding_bytes()).hears(dropped(Dropped::BadSource));
+    // Another program on that host is a client like any other, and nobody forges a connection.
+    t.datagram(from(Transport::Udp, 5555), &binding_bytes()).hears(success());
+    t.datagram(from(Transport::Tcp, door.port()), &binding_bytes()).hears(success());
+}
+
 /// What an unknown datagram can be.
 #[derive(Clone, Debug)]
 struct Stranger {

@@ -54,4 +54,5 @@ fn numbers_on_the_wire_lead_back_to_what_they_stand_for() {
         assert_eq!(algorithm.map(PasswordAlgorithm::number), Some(number).filter(|number| (1..=2).contains(number)));
     }
     assert_eq!((Family::V4.other(), Family::V6.other()), (Family::V6, Family::V4));
+    assert_eq!((Family::V4.name(), Family::V6.name()), ("ipv4", "ipv6"));
 }

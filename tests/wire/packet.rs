@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::ops::Range;
-use turnserver::wire::packet::{HEADROOM, MAX_PAYLOAD, Packet, SLOT, TAILROOM};
+use turnserver::wire::packet::{HEADROOM, MAX_MESSAGE, MAX_PAYLOAD, Packet, SLOT, TAILROOM};
 
 #[derive(Clone, Debug)]
 enum Move {
@@ -13,6 +13,7 @@ enum Move {
     Pad,
     SetLen(usize),
     Clear,
+    Turn(u8),
 }
 
 fn moves() -> impl Strategy<Value = Move> {
@@ -23,6 +24,7 @@ fn moves() -> impl Strategy<Value = Move> {
         Just(Move::Pad),
         (0usize..100).prop_map(Move::SetLen),
         Just(Move::Clear),
+        any::<u8>().prop_map(Move::Turn),
     ]
 }
 
@@ -74,6 +76,9 @@ impl Model {
             }
             Move::SetLen(len) => self.set_len(*len),
             Move::Clear => self.set_len(0),
+            Move::Turn(bits) => {
+                self.slot[self.start..self.start + self.len].iter_mut().for_each(|byte| *byte ^= bits);
+            }
         }
     }
 }
@@ -86,6 +91,7 @@ fn make(packet: &mut Packet, what: &Move) -> bool {
         Move::Pad => packet.pad(),
         Move::SetLen(len) => packet.set_len(*len),
         Move::Clear => packet.clear(),
+        Move::Turn(bits) => packet.data_mut().iter_mut().for_each(|byte| *byte ^= bits),
     }
     true
 }
@@ -117,6 +123,17 @@ proptest! {
         prop_assert_eq!(packet.data(), payload.as_slice());
         prop_assert_eq!(packet.data().as_ptr(), place);
     }
+}
+
+#[test]
+fn a_slot_takes_the_longest_message_of_a_stream_and_no_byte_more() {
+    let longest = (20 + usize::from(u16::MAX)).next_multiple_of(4);
+    assert_eq!(MAX_MESSAGE, longest);
+    assert_eq!(Packet::new(vec![0; SLOT].into()).space().len(), longest);
+    // A slot that is just too small for that is used to its end, but for the room of the padding.
+    let size = HEADROOM + longest + TAILROOM;
+    assert_eq!(Packet::new(vec![0; size].into()).space().len(), longest);
+    assert_eq!(Packet::new(vec![0; size - 1].into()).space().len(), longest - 1);
 }
 
 #[test]

@@ -117,6 +117,49 @@ fn s14_an_attribute_past_the_end_breaks_the_message() {
 }
 
 #[test]
+fn the_first_signature_of_a_kind_counts_and_none_of_sha1_behind_sha256() {
+    use Algorithm::{Sha1, Sha256};
+    let signed = |signatures: &[(Algorithm, &str)]| {
+        let mut buf = [0; 256];
+        let mut request = Reply::new(&mut buf, Method::BINDING, Class::Request, [3; 12]);
+        for (algorithm, password) in signatures {
+            request.sign(*algorithm, &key(*algorithm, password));
+        }
+        let len = request.finish().expect("it fits");
+        buf[..len].to_vec()
+    };
+    let is_by = |bytes: &[u8], algorithm, password| {
+        let message = Message::parse(bytes).expect("signatures break nothing");
+        message.verify(algorithm, &key(algorithm, password))
+    };
+    for algorithm in [Sha1, Sha256] {
+        let bytes = signed(&[(algorithm, "first"), (algorithm, "second")]);
+        assert!(is_by(&bytes, algorithm, "first") && !is_by(&bytes, algorithm, "second"), "{algorithm:?}");
+    }
+    let bytes = signed(&[(Sha1, "first"), (Sha256, "second")]);
+    assert!(is_by(&bytes, Sha1, "first") && is_by(&bytes, Sha256, "second"));
+    let bytes = signed(&[(Sha256, "first"), (Sha1, "second")]);
+    assert!(is_by(&bytes, Sha256, "first"));
+    assert!(!Message::parse(&bytes).expect("signatures break nothing").is_signed(Sha1));
+}
+
+#[test]
+fn what_must_be_understood_and_is_not_is_named() {
+    let mut buf = [0; 256];
+    let mut request = Reply::new(&mut buf, Method::BINDING, Class::Request, [3; 12]);
+    for attribute in [Attribute::USERNAME, Attribute(0x7777), Attribute::SOFTWARE, Attribute(0x8777)] {
+        request.bytes(attribute, "Amélie".as_bytes());
+    }
+    let len = request.bytes(Attribute::REALM, &[0xFF]).finish().expect("it fits");
+    let message = Message::parse(&buf[..len]).expect("what we write we can read");
+    let unknown: Vec<_> = message.unknown_required(&[Attribute::USERNAME, Attribute::REALM]).collect();
+    assert_eq!((message.len(), unknown), (len, vec![Attribute(0x7777)]));
+    assert_eq!(message.text(Attribute::USERNAME), Some(Ok("Amélie")));
+    assert!(message.text(Attribute::REALM).is_some_and(|text| text.is_err()));
+    assert_eq!(message.text(Attribute::NONCE), None);
+}
+
+#[test]
 fn s25_a_fingerprint_must_be_right() {
     let bytes = with_fingerprint();
     assert!(Message::parse(&bytes).expect("it is right").has_fingerprint());

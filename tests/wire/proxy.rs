@@ -74,6 +74,20 @@ fn what_cannot_be_is_not_believed() {
 }
 
 #[test]
+fn every_start_of_a_line_is_partial() {
+    let line = b"PROXY TCP4 192.0.2.7 198.51.100.9 4711 443\r\n";
+    for end in 0..line.len() {
+        assert_eq!(proxy::parse(&line[..end]), Header::Partial, "{end} bytes");
+    }
+}
+
+#[test]
+fn the_longest_header_that_is_written_fills_its_room() {
+    let ends = ends("[2001:db8::7]:4711", "[2001:db8::9]:443");
+    assert_eq!(proxy::write(&mut [0; MAX_WRITTEN], Some(ends)).len(), MAX_WRITTEN);
+}
+
+#[test]
 fn the_longest_header_is_whole_and_one_byte_more_is_broken() {
     let line = |len: usize| [b"PROXY UNKNOWN ".as_slice(), &vec![b'x'; len - 16], b"\r\n"].concat();
     assert_eq!(proxy::parse(&line(MAX_V1)), Header::Whole { len: MAX_V1, ends: None });

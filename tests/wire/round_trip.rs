@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use turnserver::wire::codes::{Attribute, Class, ErrorCode, Method, message_type, split_type};
 use turnserver::wire::integrity::Algorithm;
 use turnserver::wire::reply::Reply;
-use turnserver::wire::stun::{Message, xor_address, xor_address_value};
+use turnserver::wire::stun::{Family, Message, xor_address, xor_address_value};
 
 #[test]
 fn every_message_type_comes_apart_into_what_it_was_made_of() {
@@ -97,6 +97,24 @@ proptest! {
             prop_assert_eq!(&buf[..whole.len()], whole.as_slice());
         }
     }
+}
+
+#[test]
+fn every_kind_of_value_is_written_as_long_as_it_says() {
+    let mut buf = [0xAA; 128];
+    let mut reply = Reply::success(&mut buf, Method::ALLOCATE, [1; 12]);
+    assert_eq!(reply.len(), 20);
+    assert_eq!(reply.zeros(Attribute::PADDING, 6).len(), 20 + 4 + 8);
+    assert_eq!(reply.types(Attribute::UNKNOWN_ATTRIBUTES, &[Attribute(1), Attribute(2), Attribute(3)]).len(), 32 + 12);
+    reply.address_error(Attribute::ADDRESS_ERROR_CODE, Family::V6, ErrorCode(440), "no");
+    assert_eq!(reply.len(), 44 + 12);
+    let len = reply.finish().expect("it fits");
+    let message = Message::parse(&buf[..len]).expect("what we write we can read");
+    assert_eq!(message.get(Attribute::PADDING), Some(&[0; 6][..]));
+    assert_eq!(message.get(Attribute::UNKNOWN_ATTRIBUTES), Some(&[0, 1, 0, 2, 0, 3][..]));
+    assert_eq!(message.get(Attribute::ADDRESS_ERROR_CODE), Some(&[2, 0, 4, 40, b'n', b'o'][..]));
+    let mut small = [0; 29];
+    assert_eq!(Reply::success(&mut small, Method::BINDING, [1; 12]).zeros(Attribute::PADDING, 6).finish(), None);
 }
 
 #[test]

@@ -37,6 +37,9 @@ pub(super) async fn mint(State(app): State<Arc<App>>, request: Request) -> Resul
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
+/// Characters of a field's name that an answer repeats: enough to see the mistake, whatever was sent.
+const NAME_SHOWN: usize = 64;
+
 /// The body, whatever its content type says; none at all is a wish for the defaults.
 fn wish(body: &Bytes) -> Result<Wish, Problem> {
     let mut wish = Wish::default();
@@ -55,7 +58,7 @@ fn wish(body: &Bytes) -> Result<Wish, Problem> {
             ("user", _) => return Err(Problem::impossible("user: must be a string")),
             ("ttl", value) => wish.ttl = Some(Wish::ttl(value.as_u64())?),
             _ => {
-                let name = name.escape_debug();
+                let name: String = name.chars().take(NAME_SHOWN).flat_map(char::escape_debug).collect();
                 return Err(Problem::impossible(format!("unknown field \"{name}\": there are \"user\" and \"ttl\"")));
             }
         }

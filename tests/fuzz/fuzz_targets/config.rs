@@ -1,3 +1,4 @@
+//! The target `config` as a program of libFuzzer. Holds nothing but the call: what must hold stands in `targets`.
 #![no_main]
 
 #[path = "../targets/mod.rs"]

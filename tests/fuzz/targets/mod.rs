@@ -1,9 +1,10 @@
 //! What no bytes may break, as plain functions.
 //!
 //! Each target takes bytes and panics when a promise does not hold. libFuzzer calls them through `fuzz_targets`, ordinary
-//! tests through `tests/fuzz.rs`; neither knows more of a target than its name. Never opens a socket, never reads a clock,
-//! and does the same for the same bytes.
+//! tests through `tests/fuzz.rs`; neither knows more of a target than its name. Never opens a socket, asks no clock what to
+//! find, and does the same for the same bytes.
 
+mod bodies;
 mod channel;
 mod config;
 mod credentials;
@@ -30,6 +31,7 @@ pub(crate) const ALL: &[Target] = &[
     ("credentials", credentials::run),
     ("config", config::run),
     ("opening", opening::run),
+    ("bodies", bodies::run),
 ];
 
 /// Runs the target of this name.
