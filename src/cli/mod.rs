@@ -4,6 +4,7 @@
 //! were asked for, never to standard error. A reader that closes the pipe early is no failure.
 #![forbid(unsafe_code)]
 
+mod ask;
 mod check;
 mod credential;
 mod drain;
