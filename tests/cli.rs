@@ -258,6 +258,23 @@ fn a_drain_without_server_or_key_is_told_before_anything_is_made() {
 }
 
 #[test]
+fn a_status_without_server_or_key_is_told_what_to_mend() {
+    let home = Home::with(&format!("{SECRET}http.listen = []\n"));
+    let output = home.runs(&["status"]);
+    assert_eq!(code(&output), 2);
+    assert!(err(&output).contains("http.listen names no port and no socket"), "{}", err(&output));
+    let home = Home::with(SECRET);
+    let output = home.runs(&["status", "--json"]);
+    assert_eq!((code(&output), out(&output)), (2, String::new()));
+    assert!(err(&output).contains("no key is configured, and none is kept in"), "{}", err(&output));
+    let keys = "http.keys = [{ id = \"m\", secret = \"0123456789abcdef\", scopes = [\"mint\"] }]\n";
+    let home = Home::with(&format!("{SECRET}{keys}"));
+    let output = home.runs(&["status"]);
+    assert_eq!(code(&output), 2);
+    assert!(err(&output).contains("no key of http.keys has the scope \"read\": add one"), "{}", err(&output));
+}
+
+#[test]
 fn without_a_configured_secret_the_kept_one_mints_and_none_is_made_up() {
     let home = Home::new();
     let none = home.runs(&["credential"]);

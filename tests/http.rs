@@ -22,10 +22,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 use turnserver::config::{ApiKey, Scope};
+use turnserver::control::data_plane::DataPlane;
 use turnserver::control::http::connections::{Bounds, Door, Listener};
 use turnserver::control::http::{self, App, Client, ORDERS, Order, Settings, Stage, Uris};
 use turnserver::control::keys::Keyring;
 use turnserver::control::metrics::Sources;
+use turnserver::net::udp::Abilities;
 use turnserver::time::{Instant, Now, UnixSeconds};
 use turnserver::turn::credential::Secret;
 use turnserver::turn::refusal::{AuthFailure, Refusal};
@@ -299,12 +301,65 @@ async fn the_metrics_are_the_sum_of_all_workers() {
         r#"turnserver_credentials_minted_total{api="turn"} 0"#,
         r#"turnserver_relay_ports{state="free"} 90"#,
         r#"turnserver_relay_ports{state="used"} 10"#,
+        r#"turnserver_data_plane_info{path="userspace",receive="trains",send="single"} 1"#,
         "turnserver_draining 0",
     ] {
         assert!(text.lines().any(|one| one == line), "{line}\nis not in\n{text}");
     }
     assert!(text.contains("turnserver_build_info{version="));
     assert!(text.contains("process_resident_memory_bytes"));
+}
+
+#[tokio::test]
+async fn the_status_says_what_the_workers_carry_and_how_fast() {
+    let site = site();
+    site.app.set_stage(Stage::Serving);
+    let [one, other] = site.tallies.as_slice() else { panic!("two workers") };
+    one.allocations_of(Transport::Udp, Family::V4).add(2);
+    other.connections[Transport::Tls as usize].add(3);
+    one.to_peer.packets.add(50);
+    other.to_peer.packets.add(50);
+    one.to_peer.bytes.add(16_000);
+    site.asks(get("/v1/status")).await.is_problem(401, "this needs an API key");
+    site.asks(get("/v1/status").bearer("m")).await.is_problem(403, "add \"read\"");
+    let fresh = site.asks(get("/v1/status").bearer("r")).await.has(200).json();
+    assert_eq!(fresh.get("rates"), None, "there is nothing to compare with");
+    site.waits(10);
+    let expected = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": 10,
+        "draining": false,
+        "listeners": [{ "transport": "udp", "address": "192.0.2.1:3478" }],
+        "allocations": 2,
+        "connections": 3,
+        "relay_ports": { "free": 90, "used": 10 },
+        "relayed": { "to_peer": { "packets": 100, "bytes": 16_000 }, "to_client": { "packets": 0, "bytes": 0 } },
+        "rates": {
+            "over_seconds": 10.0,
+            "to_peer": { "packets_per_second": 10.0, "bytes_per_second": 1600.0 },
+            "to_client": { "packets_per_second": 0.0, "bytes_per_second": 0.0 },
+        },
+        "data_plane": {
+            "path": "userspace",
+            "workers": 2,
+            "receives_trains": true,
+            "sends_trains": false,
+            "why": "this version has no kernel path, and the system refuses UDP_SEGMENT, which Linux has since 4.18: \
+                    each datagram is sent by itself",
+        },
+    });
+    assert_eq!(site.asks(get("/v1/status").bearer("r")).await.has(200).json(), expected);
+    // What came long ago says nothing of now.
+    for _ in 0..5 {
+        site.app.note_relayed();
+        site.waits(2);
+    }
+    site.app.set_draining(true);
+    one.to_client.packets.add(5);
+    let later = site.asks(get("/v1/status").bearer("a")).await.has(200).json();
+    assert_eq!((&later["draining"], &later["rates"]["over_seconds"]), (&json!(true), &json!(10.0)));
+    assert_eq!(later["rates"]["to_peer"]["packets_per_second"], 0.0);
+    assert_eq!(later["rates"]["to_client"]["packets_per_second"], 0.5);
 }
 
 #[tokio::test]
@@ -568,7 +623,10 @@ fn site() -> Site {
 fn site_with(settings: Settings) -> Site {
     let tallies: Vec<Arc<Tally>> = vec![Arc::default(), Arc::default()];
     let relay_ports = Box::new(|| PortUse { free: 90, used: 10 });
-    let sources = Sources { tallies: tallies.clone(), relay_ports, certificates: None };
+    let abilities = Abilities { receives_trains: true, sends_trains: false };
+    let data_plane = DataPlane { workers: 2, abilities };
+    let sources = Sources { tallies: tallies.clone(), relay_ports, certificates: None, data_plane };
+    let listeners = vec![("udp", "192.0.2.1:3478".to_owned())];
     let elapsed = Arc::new(AtomicU64::new(0));
     let seconds = Arc::clone(&elapsed);
     let clock = move || {
@@ -576,7 +634,8 @@ fn site_with(settings: Settings) -> Site {
         Now { mono, unix: UnixSeconds(NOW + seconds.load(Relaxed)) }
     };
     let (ask, orders) = mpsc::channel(ORDERS);
-    Site { app: Arc::new(App::new(settings, sources, ask, clock)), tallies, elapsed, orders: Some(orders) }
+    let app = Arc::new(App::new(settings, sources, listeners, ask, clock));
+    Site { app, tallies, elapsed, orders: Some(orders) }
 }
 
 fn settings() -> Settings {

@@ -50,6 +50,8 @@ mod secrets;
 mod server;
 #[path = "support/skip.rs"]
 mod skip;
+#[path = "server/status.rs"]
+mod status;
 #[path = "support/temp.rs"]
 mod temp;
 #[path = "server/tls.rs"]

@@ -4,6 +4,7 @@
 //! were asked for, never to standard error. A reader that closes the pipe early is no failure.
 #![forbid(unsafe_code)]
 
+mod ask;
 mod check;
 mod credential;
 mod drain;
@@ -12,6 +13,7 @@ mod load;
 mod serve;
 mod settings;
 mod state;
+mod status;
 
 use crate::config::Mistake;
 use crate::time::UnixSeconds;
@@ -39,6 +41,8 @@ enum Verb {
     Check(check::CheckArgs),
     /// Mint a credential offline, from the secret
     Credential(credential::CredentialArgs),
+    /// Show what a running server carries, and by which data plane
+    Status(status::StatusArgs),
     /// Tell a running server to take no new allocations
     Drain(drain::DrainArgs),
     /// Be many clients of a TURN server, and measure what it can carry
@@ -66,6 +70,7 @@ pub fn main() -> ExitCode {
         Verb::Serve => serve::run(config),
         Verb::Check(args) => check::run(config, &args),
         Verb::Credential(args) => credential::run(config, &args),
+        Verb::Status(args) => status::run(config, &args),
         Verb::Drain(args) => drain::run(config, &args),
         Verb::Load(args) => load::run(config, &args),
     };

@@ -131,6 +131,17 @@ pub enum Scope {
     Admin,
 }
 
+impl Scope {
+    /// Its name in the configuration.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Mint => "mint",
+            Self::Read => "read",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// The least grave event that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {

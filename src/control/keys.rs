@@ -84,11 +84,7 @@ impl fmt::Display for Denied {
             Self::Scope(needed) => write!(
                 f,
                 "the key is right but lacks a scope: add \"{}\" to the scopes of its [[http.keys]] entry",
-                match needed {
-                    Scope::Mint => "mint",
-                    Scope::Read => "read",
-                    Scope::Admin => "admin",
-                }
+                needed.label()
             ),
         }
     }

@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 
 use super::certificates;
+use super::data_plane::DataPlane;
+use super::rates::{Relayed, Volume};
 use crate::net::tls::Certificates;
 use crate::turn::refusal::{AuthFailure, Dropped};
-use crate::turn::tally::{CODES, Counter, DURATION_BOUNDS, METHODS, Tally, Transport};
+use crate::turn::tally::{CODES, Counter, DURATION_BOUNDS, Flow, METHODS, Tally, Transport};
 use crate::wire::stun::Family;
 use crate::worker::PortUse;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -26,6 +28,8 @@ pub struct Sources {
     pub relay_ports: Box<dyn Fn() -> PortUse + Send + Sync>,
     /// What TLS is served with.
     pub certificates: Option<Arc<Certificates>>,
+    /// Who carries the packets.
+    pub data_plane: DataPlane,
 }
 
 impl Sources {
@@ -36,6 +40,23 @@ impl Sources {
             Transport::ALL.into_iter().flat_map(of).fold(0, u64::wrapping_add)
         };
         self.tallies.iter().map(all).fold(0, u64::wrapping_add)
+    }
+
+    /// Client connections that are open now, of all workers.
+    pub fn open_connections(&self) -> u64 {
+        let open = self.tallies.iter().flat_map(|tally| &tally.connections);
+        open.map(Counter::get).fold(0, u64::wrapping_add)
+    }
+
+    /// What all workers have relayed.
+    pub fn relayed(&self) -> Relayed {
+        let sum = |way: fn(&Tally) -> &Flow| {
+            let all = |number: fn(&Flow) -> &Counter| {
+                self.tallies.iter().map(|tally| number(way(tally)).get()).fold(0, u64::wrapping_add)
+            };
+            Volume { packets: all(|flow| &flow.packets), bytes: all(|flow| &flow.bytes) }
+        };
+        Relayed { to_peer: sum(|tally| &tally.to_peer), to_client: sum(|tally| &tally.to_client) }
     }
 }
 
@@ -71,6 +92,7 @@ pub fn text(sources: &Sources, minted: &Minted, draining: bool) -> prometheus::R
     page.requests();
     page.refusals();
     page.server((sources.relay_ports)(), minted, draining);
+    page.data_plane(sources.data_plane);
     if let Some(certificates) = &sources.certificates {
         page.certificates(certificates);
     }
@@ -214,6 +236,12 @@ impl Page<'_> {
         let build = vec![sample(&[("version", env!("CARGO_PKG_VERSION"))], 1)];
         self.gauges("build_info", "Always 1; the labels say what runs.", build);
         self.gauge("draining", "Whether the server takes no new work.", draining.into());
+    }
+
+    fn data_plane(&mut self, plane: DataPlane) {
+        let labels = [("path", DataPlane::PATH), ("receive", plane.receive()), ("send", plane.send())];
+        let help = "Always 1; the labels say which way packets take, and whether datagrams go in trains.";
+        self.gauges("data_plane_info", help, vec![sample(&labels, 1)]);
     }
 
     fn certificates(&mut self, certificates: &Certificates) {

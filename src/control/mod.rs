@@ -6,10 +6,12 @@
 #![forbid(unsafe_code)]
 
 pub mod certificates;
+pub mod data_plane;
 pub mod http;
 pub mod keys;
 mod listen;
 pub mod metrics;
+pub mod rates;
 pub mod watch;
 mod web;
 
@@ -25,6 +27,7 @@ use crate::worker::{self, Handle, PortUse, Setup, StartError};
 use certificates::{CertificateError, Fresh};
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
+use data_plane::DataPlane;
 use http::connections::{Bounds, Door};
 use http::{App, ORDERS, Order, Settings, Stage};
 use keys::Keyring;
@@ -67,6 +70,8 @@ pub struct Ready {
     pub http_sockets: Vec<PathBuf>,
     /// What minted answers list.
     pub uris: Vec<String>,
+    /// Who carries the packets.
+    pub data_plane: DataPlane,
 }
 
 /// Why a server does not run, or no longer.
@@ -169,16 +174,19 @@ async fn run(start: Start) -> Result<(), ServeError> {
     (config.listen.tls.addresses, config.listen.dtls.addresses) = (opened(Transport::Tls), opened(Transport::Dtls));
 
     let (ask, orders) = mpsc::channel(ORDERS);
-    let app = Arc::new(App::new(kept.settings(&config, &policy), sources(&handle, in_force), ask, clock::now));
-    let (close, closing) = channel::channel(false);
-    let bounds = Bounds::default();
-    let door = Door::new(http::router(Arc::clone(&app), bounds.request), bounds, closing);
     let ready = Ready {
         listeners: handle.listeners().to_vec(),
         http: http.addresses,
         http_sockets: config.http.listen.sockets.clone(),
         uris: config.uris(&policy),
+        data_plane: DataPlane::of(&handle),
     };
+    let settings = kept.settings(&config, &policy);
+    let app = App::new(settings, sources(&handle, in_force), ready.listening().collect(), ask, clock::now);
+    let app = Arc::new(app);
+    let (close, closing) = channel::channel(false);
+    let bounds = Bounds::default();
+    let door = Door::new(http::router(Arc::clone(&app), bounds.request), bounds, closing);
     drop(web_server.map(|web| tokio::spawn(web::know(web))));
     http.listeners.into_iter().for_each(|listener| drop(tokio::spawn(door.clone().open(listener))));
     app.set_stage(Stage::Serving);
@@ -258,6 +266,7 @@ impl Server {
                     }
                 },
                 _ = glance.tick() => {
+                    self.app.note_relayed();
                     if self.secret_file.has_changed() {
                         self.reload_secrets();
                     }
@@ -557,20 +566,30 @@ fn random_key() -> io::Result<Secret> {
 fn sources(handle: &Arc<Handle>, certificates: Option<Arc<Certificates>>) -> Sources {
     let weak: Weak<Handle> = Arc::downgrade(handle);
     let relay_ports = move || weak.upgrade().map_or(PortUse { free: 0, used: 0 }, |handle| handle.relay_ports());
-    Sources { tallies: handle.tallies().to_vec(), relay_ports: Box::new(relay_ports), certificates }
+    Sources {
+        tallies: handle.tallies().to_vec(),
+        relay_ports: Box::new(relay_ports),
+        certificates,
+        data_plane: DataPlane::of(handle),
+    }
 }
 
 impl Ready {
+    /// Every listener: its transport, and its address as text.
+    fn listening(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let clients = self.listeners.iter().map(|(transport, address)| (transport.label(), address.to_string()));
+        let http = self.http.iter().map(|address| ("http", address.to_string()));
+        let files = self.http_sockets.iter().map(|path| ("http", format!("unix:{}", path.display())));
+        clients.chain(http).chain(files)
+    }
+
     fn log(&self) {
-        for (transport, address) in &self.listeners {
-            tracing::info!(transport = transport.label(), %address, "listening");
+        for (transport, address) in self.listening() {
+            tracing::info!(transport, %address, "listening");
         }
-        for address in &self.http {
-            tracing::info!(transport = "http", %address, "listening");
-        }
-        for path in &self.http_sockets {
-            tracing::info!(transport = "http", address = %format_args!("unix:{}", path.display()), "listening");
-        }
+        let DataPlane { workers, .. } = self.data_plane;
+        let (receive, send) = (self.data_plane.receive(), self.data_plane.send());
+        tracing::info!(path = DataPlane::PATH, workers, receive, send, "data plane");
     }
 }
 

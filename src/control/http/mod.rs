@@ -12,11 +12,13 @@ mod ice_servers;
 mod openapi;
 mod page;
 mod problem;
+mod status;
 
 use super::keys::{Brake, Denied, Keyring, Presented};
 use super::metrics::{Minted, Sources};
+use super::rates::Rates;
 use crate::config::Scope;
-use crate::time::{Duration, Now, seconds};
+use crate::time::{Duration, Instant, Now, seconds};
 use crate::turn::credential::{self, Secret};
 use crate::turn::opaque::{Forbidden, OpaqueString};
 use axum::Router;
@@ -102,17 +104,23 @@ pub struct App {
     brake: Mutex<Brake>,
     minted: Minted,
     sources: Sources,
+    listeners: Vec<(&'static str, String)>,
+    rates: Mutex<Rates>,
+    began: Instant,
     clock: Box<dyn Fn() -> Now + Send + Sync>,
 }
 
 impl App {
-    /// A server that is starting. What requests ask of the supervisor goes to `orders`.
+    /// A server that is starting, with what it listens on: transport and address. What requests ask of the supervisor
+    /// goes to `orders`.
     pub fn new(
         settings: Settings,
         sources: Sources,
+        listeners: Vec<(&'static str, String)>,
         orders: mpsc::Sender<Order>,
         clock: impl Fn() -> Now + Send + Sync + 'static,
     ) -> Self {
+        let began = clock().mono;
         Self {
             settings: RwLock::new(Arc::new(settings)),
             stage: AtomicU8::new(Stage::Starting as u8),
@@ -121,6 +129,9 @@ impl App {
             brake: Mutex::default(),
             minted: Minted::default(),
             sources,
+            listeners,
+            rates: Mutex::new(Rates::new(began)),
+            began,
             clock: Box::new(clock),
         }
     }
@@ -157,6 +168,17 @@ impl App {
     /// Says whether new allocations are turned away.
     pub fn set_draining(&self, draining: bool) {
         self.draining.store(draining, Relaxed);
+    }
+
+    /// Whether new clients belong elsewhere: it drains or stops.
+    fn takes_no_work(&self) -> bool {
+        self.is_draining() || self.stage() == Stage::Stopping
+    }
+
+    /// Remembers what has been relayed so far, for the rates.
+    pub fn note_relayed(&self) {
+        let (now, relayed) = ((self.clock)().mono, self.sources.relayed());
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner).note(now, relayed);
     }
 
     /// Allocations that live now.
@@ -274,6 +296,7 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/turn", get(draft::mint).post(draft::mint)),
         ("/v1/drain", post(drain::begin).delete(drain::cancel)),
         ("/v1/ice-servers", post(ice_servers::mint)),
+        ("/v1/status", get(status::status)),
     ]
 }
 
@@ -336,8 +359,7 @@ async fn metrics(State(app): State<Arc<App>>, request: Request) -> Result<Respon
     if !(keyless && matches!(key, Ok(None))) {
         app.admit(client, key, Scope::Read)?;
     }
-    let draining = app.is_draining() || app.stage() == Stage::Stopping;
-    let text = super::metrics::text(&app.sources, &app.minted, draining);
+    let text = super::metrics::text(&app.sources, &app.minted, app.takes_no_work());
     let text = text.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok(([("content-type", prometheus::TEXT_FORMAT)], text).into_response())
 }

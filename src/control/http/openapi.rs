@@ -11,10 +11,10 @@ pub(super) async fn document() -> Json<Value> {
             "title": "turnserver",
             "version": env!("CARGO_PKG_VERSION"),
             "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
-            "summary": "Credentials, metrics, health and draining of a STUN/TURN relay.",
+            "summary": "Credentials, status, metrics, health and draining of a STUN/TURN relay.",
             "description": "Errors are RFC 9457 problem documents whose `detail` says what to mend. \
                             Keys and their scopes are the `[[http.keys]]` of the configuration: \
-                            `mint` makes credentials, `read` sees metrics, `admin` may both and drain.",
+                            `mint` makes credentials, `read` sees status and metrics, `admin` may both and drain.",
         },
         "servers": [{ "url": "/" }],
         "paths": paths(),
@@ -99,6 +99,18 @@ fn paths() -> Value {
                 "503": response("Unavailable"),
             },
         } },
+        "/v1/status": { "get": {
+            "operationId": "status",
+            "summary": "What runs, what it carries and by which data plane",
+            "description": "Needs the scope `read`.",
+            "security": [{ "bearer": [] }, { "basic": [] }, { "header": [] }],
+            "responses": {
+                "200": { "description": "The server as it is now", "content": json_of("ServerStatus") },
+                "401": response("Unauthorized"),
+                "403": response("Forbidden"),
+                "429": response("TooManyWrongKeys"),
+            },
+        } },
     })
 }
 
@@ -173,6 +185,7 @@ fn schemas() -> Value {
                 "allocations": { "type": "integer", "minimum": 0, "description": "Allocations that live now." },
             },
         },
+        "ServerStatus": server_status(),
         "MintRequest": {
             "type": "object",
             "additionalProperties": false,
@@ -217,6 +230,51 @@ fn schemas() -> Value {
             },
         },
     })
+}
+
+fn server_status() -> Value {
+    let object = |properties: Value| {
+        let required: Vec<&String> = properties.as_object().into_iter().flat_map(|fields| fields.keys()).collect();
+        json!({ "type": "object", "required": required, "properties": properties })
+    };
+    let (text, yes_or_no) = (json!({ "type": "string" }), json!({ "type": "boolean" }));
+    let count = |about: &str| json!({ "type": "integer", "minimum": 0, "description": about });
+    let rate = |about: &str| json!({ "type": "number", "minimum": 0, "description": about });
+    let total = object(json!({
+        "packets": count("Datagrams."),
+        "bytes": count("Payload bytes, without any framing."),
+    }));
+    let a_second = object(json!({
+        "packets_per_second": rate("Datagrams a second."),
+        "bytes_per_second": rate("Payload bytes a second."),
+    }));
+    let mut status = object(json!({
+        "version": text,
+        "uptime_seconds": count("Seconds since the listeners are open."),
+        "draining": { "type": "boolean", "description": "Whether the server drains or stops." },
+        "listeners": { "type": "array", "items": object(json!({
+            "transport": { "type": "string", "enum": ["udp", "tcp", "tls", "dtls", "http"] },
+            "address": { "type": "string", "description": "Address and port; `unix:` and a path for a socket file." },
+        })) },
+        "allocations": count("Allocations that live now."),
+        "connections": count("Client connections that are open now."),
+        "relay_ports": object(json!({ "free": count("Free."), "used": count("Taken or held back.") })),
+        "relayed": object(json!({ "to_peer": total, "to_client": total })),
+        "data_plane": object(json!({
+            "path": { "type": "string", "const": "userspace" },
+            "workers": count("Threads that relay."),
+            "receives_trains": yes_or_no,
+            "sends_trains": yes_or_no,
+            "why": { "type": "string", "description": "Why it is this data plane and no faster one." },
+        })),
+    }));
+    // Not required: a server has none in its first second.
+    status["properties"]["rates"] = object(json!({
+        "over_seconds": rate("Over how many of the last seconds."),
+        "to_peer": a_second,
+        "to_client": a_second,
+    }));
+    status
 }
 
 fn responses() -> Value {

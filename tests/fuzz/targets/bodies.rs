@@ -16,9 +16,11 @@ use tokio::sync::mpsc;
 use tower::ServiceExt as _;
 use turnserver::client::{Client, Heard};
 use turnserver::config::{ApiKey, Scope};
+use turnserver::control::data_plane::DataPlane;
 use turnserver::control::http::{self, App, ORDERS, Order, Settings, Stage, Uris};
 use turnserver::control::keys::Keyring;
 use turnserver::control::metrics::Sources;
+use turnserver::net::udp::Abilities;
 use turnserver::time::{Instant, Now, UnixSeconds, minutes};
 use turnserver::turn::credential::Secret;
 use turnserver::turn::peers::RelayAddress;
@@ -133,9 +135,10 @@ impl Site {
             metrics_public: false,
         };
         let relay_ports = Box::new(|| PortUse { free: 1, used: 0 });
-        let sources = Sources { tallies: vec![Arc::default()], relay_ports, certificates: None };
+        let data_plane = DataPlane { workers: 1, abilities: Abilities { receives_trains: true, sends_trains: true } };
+        let sources = Sources { tallies: vec![Arc::default()], relay_ports, certificates: None, data_plane };
         let (ask, orders) = mpsc::channel(ORDERS);
-        let app = App::new(settings, sources, ask, || NOW);
+        let app = App::new(settings, sources, Vec::new(), ask, || NOW);
         app.set_stage(Stage::Serving);
         Self { name, app: Arc::new(app), orders }
     }
