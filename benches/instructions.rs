@@ -38,7 +38,7 @@ const WORLDS: [usize; 2] = [1, 10_000];
 const ROUNDS: usize = 500;
 /// What a count may be above its ceiling: another compiler lays the same program out otherwise.
 const TOLERANCE: f64 = 0.03;
-/// The same where a third is the system's allocator: what it does to free a block depends on what lies around it.
+/// The same where up to half is the system's allocator: what it does to free a block depends on what lies around it.
 const TOLERANCE_OF_EXPIRY: f64 = 0.10;
 /// The argument that makes this program the one that is counted.
 const COUNTED: &str = "--counted";
