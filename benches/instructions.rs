@@ -38,11 +38,14 @@ const WORLDS: [usize; 2] = [1, 10_000];
 const ROUNDS: usize = 500;
 /// What a count may be above its ceiling: another compiler lays the same program out otherwise.
 const TOLERANCE: f64 = 0.03;
+/// The same where up to half is the system's allocator: what it does to free a block depends on what lies around it.
+const TOLERANCE_OF_EXPIRY: f64 = 0.10;
 /// The argument that makes this program the one that is counted.
 const COUNTED: &str = "--counted";
 const HEAD: &str = "\
-# Instructions that each case takes at most: `tests/instructions` counts, and fails more than 3 % above them. When a count
-# is lower by more than that, it asks for a lower ceiling; `tests/instructions --update` writes what it counts.
+# Instructions that each case takes at most: `tests/instructions` counts, and fails more than 3 % above them (10 % for
+# expiry). When a count is lower by more than that, it asks for a lower ceiling; `tests/instructions --update` writes
+# what it counts.
 # These figures only ever fall, unless a feature is worth what it costs; the commit says so then.
 ";
 
@@ -118,7 +121,10 @@ fn main() -> ExitCode {
     let counted = count_all();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.toml");
     if has("--update") {
-        assert!(!cfg!(feature = "server"), "the ceilings are those of tests/instructions");
+        if cfg!(feature = "server") {
+            eprintln!("the ceilings are those of the core alone: tests/instructions --update");
+            return ExitCode::FAILURE;
+        }
         std::fs::write(&file, counted.to_string()).expect("the ceilings can be written");
     }
     let text = std::fs::read_to_string(&file).expect("the ceilings can be read");
@@ -139,12 +145,14 @@ fn judge(counted: &Ceilings, ceilings: &Ceilings) -> ExitCode {
             continue;
         };
         let ratio = *count as f64 / *ceiling as f64;
+        let is_expiry = name.contains(Case::Expiry.name());
+        let tolerance = if is_expiry { TOLERANCE_OF_EXPIRY } else { TOLERANCE };
         let word = match ratio {
-            ratio if ratio > 1.0 + TOLERANCE => "TOO MANY",
-            ratio if ratio < 1.0 - TOLERANCE => "fewer: lower the ceiling with --update",
+            ratio if ratio > 1.0 + tolerance => "TOO MANY",
+            ratio if ratio < 1.0 - tolerance => "fewer: lower the ceiling with --update",
             _ => "",
         };
-        is_good &= ratio <= 1.0 + TOLERANCE;
+        is_good &= ratio <= 1.0 + tolerance;
         println!("{name:<34} {count:>12} {ceiling:>12}  {word}");
     }
     for name in may.keys().filter(|name| !is.contains_key(*name)) {
