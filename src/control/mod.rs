@@ -7,6 +7,7 @@
 
 pub mod certificates;
 pub mod data_plane;
+mod ebb;
 pub mod http;
 pub mod keys;
 mod listen;
@@ -16,9 +17,9 @@ pub mod watch;
 mod web;
 
 use crate::config::{self, ApiKey, Config, Host, HttpListeners, Listeners, Mistake};
-use crate::net::clock;
 use crate::net::fds::{ServiceManager, Word};
 use crate::net::tls::Certificates;
+use crate::net::{self, clock};
 use crate::time::{Duration, seconds};
 use crate::turn::credential::Secret;
 use crate::turn::policy::Policy;
@@ -28,6 +29,7 @@ use certificates::{CertificateError, Fresh};
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use data_plane::DataPlane;
+use ebb::Ebb;
 use http::connections::{Bounds, Door};
 use http::{App, ORDERS, Order, Settings, Stage};
 use keys::Keyring;
@@ -206,6 +208,7 @@ async fn run(start: Start) -> Result<(), ServeError> {
         nonce_key,
         policy,
         secret_file,
+        ebb: Ebb::default(),
         certificates,
         handle,
         app,
@@ -233,6 +236,7 @@ struct Server {
     /// In force. Whether it drains is said over HTTP and survives a reload.
     policy: Policy,
     secret_file: Watch,
+    ebb: Ebb,
     /// As the configuration in force names them; `None` without TLS.
     certificates: Option<certificates::Kept>,
     handle: Arc<Handle>,
@@ -267,6 +271,9 @@ impl Server {
                 },
                 _ = glance.tick() => {
                     self.app.note_relayed();
+                    if self.ebb.has_come(self.app.live_allocations()) {
+                        net::give_memory_back();
+                    }
                     if self.secret_file.has_changed() {
                         self.reload_secrets();
                     }

@@ -57,3 +57,13 @@ pub fn widen_file_table(files: u64) {
 /// Entries of the widest table that is asked for: four allocations for each port of the default range, in half a megabyte of the
 /// kernel's memory.
 const WIDEST_TABLE: u64 = 65_536;
+
+/// Gives memory that nothing uses any more back to the system; the allocator keeps it otherwise. Only glibc's has such a call,
+/// and only it needs one.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call takes a number and touches nothing but memory that is free.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
