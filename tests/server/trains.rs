@@ -1,7 +1,7 @@
 //! The same packets whichever way they go: one by one, as trains (UDP_SEGMENT, UDP_GRO), from relay to relay in the process.
 
 use crate::caller::{CHANNEL, Caller, Data, Peer, V4, Wire, channel_data};
-use crate::server::{Server, Setup, free_port};
+use crate::server::{Server, Setup, free_port, until};
 use crate::skip::skip;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -109,6 +109,25 @@ fn more_trains_at_once_than_there_is_room_for_lose_nothing_and_keep_their_order(
         heard.extend(peer.hears().1);
     }
     assert!(heard == said.concat(), "every datagram, once and in order");
+}
+
+#[test]
+fn what_a_socket_has_no_room_for_is_counted() {
+    let server = server(1);
+    let peer = Peer::new();
+    let (mut caller, relay) = call(&server, &peer);
+
+    server.signal("STOP");
+    for _ in 0..20_000 {
+        peer.says(relay, &[7; 1000]);
+    }
+    server.signal("CONT");
+    assert!(matches!(caller.data(), Data::On(CHANNEL, _)));
+    until("the rest is missed", || {
+        // The system tells with the next datagram.
+        peer.says(relay, b"and another");
+        server.metric("turnserver_dropped_packets_total{reason=\"receive_buffer\"}") > 0.0
+    });
 }
 
 /// A peer that sees what the IP header says.
