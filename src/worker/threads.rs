@@ -146,7 +146,7 @@ fn a_reserved_port_is_taken_once_or_given_back_once() {
     const TOKEN: [u8; 8] = [9; 8];
     loom::model(|| {
         let ledger = ledger(3);
-        let (first, ..) = ledger.claim(NOW, &limits(0, 0), &bind("alice", Want::Pair(TOKEN)), |_| Ok(())).unwrap();
+        let (first, ..) = ledger.claim(NOW, &limits(0, 0), &bind("alice", Want::Pair(TOKEN)), 0, |_| Ok(())).unwrap();
         let taking = [(); 2].map(|()| claims(&ledger, limits(0, 0), "alice", Want::Reserved(TOKEN)));
         ledger.cancel(Want::Pair(TOKEN));
         let outcomes = taking.map(|thread| thread.join().unwrap());
