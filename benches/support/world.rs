@@ -43,6 +43,8 @@ pub(crate) struct World {
     /// The slot that everything goes through.
     pub(crate) packet: Packet,
     pub(crate) effects: Vec<Effect>,
+    /// Those of one step.
+    step: Vec<Effect>,
     /// Relay addresses made so far.
     bound: usize,
     /// Whose the last of them is.
@@ -82,6 +84,7 @@ impl World {
             calls: Vec::new(),
             packet: Packet::new(vec![0; SLOT].into()),
             effects: Vec::new(),
+            step: Vec::new(),
             bound: 0,
             last: None,
         }
@@ -156,9 +159,8 @@ impl World {
     /// One step of that.
     #[inline(never)]
     pub(crate) fn tick(&mut self) {
-        let mut effects = Vec::new();
-        self.server.tick(self.now, &mut effects);
-        self.effects.append(&mut effects);
+        self.server.tick(self.now, &mut self.step);
+        self.effects.append(&mut self.step);
     }
 
     /// Time passes, and nobody looks.
