@@ -90,13 +90,16 @@ pub(super) fn controls(header: &libc::msghdr) -> impl Iterator<Item = (libc::c_i
     // SAFETY: the kernel filled msg_control up to msg_controllen; CMSG_FIRSTHDR checks that a header fits.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
     std::iter::from_fn(move || {
-        // SAFETY: `next` is null or points at a control message within the buffer.
-        let control = unsafe { next.as_ref() }?;
-        // SAFETY: CMSG_DATA of a control message we have a reference to lies within the same buffer.
-        let data = unsafe { libc::CMSG_DATA(control) };
-        // SAFETY: `control` belongs to `header`; CMSG_NXTHDR checks that another one fits.
-        next = unsafe { libc::CMSG_NXTHDR(header, control) };
-        Some((control.cmsg_level, control.cmsg_type, data.cast_const()))
+        if next.is_null() {
+            return None;
+        }
+        // SAFETY: `next` points at a control message within the buffer, and so does its data; CMSG_NXTHDR checks that another
+        // one fits. No reference is made, which would reach no further than the head.
+        unsafe {
+            let told = ((*next).cmsg_level, (*next).cmsg_type, libc::CMSG_DATA(next).cast_const());
+            next = libc::CMSG_NXTHDR(header, next);
+            Some(told)
+        }
     })
 }
 

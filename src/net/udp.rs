@@ -217,12 +217,11 @@ impl Modes {
         }
     }
 
-    /// Makes sure that a datagram leaves with its marks; returns what of them it has to say itself, hops and class,
-    /// because the socket would say something else. A socket that is wrong most of the time changes its mind.
-    fn odd(&self, socket: BorrowedFd<'_>, is_ipv6: bool, marks: Marks) -> (Option<u8>, Option<u8>) {
+    /// What of its marks a datagram has to say itself, hops and class, because the socket would say something else.
+    fn odd(&self, marks: Marks) -> (Option<u8>, Option<u8>) {
         let wanted = (marks.ttl.unwrap_or(0), marks.class);
         if wanted != (self.hops.get(), self.class.get()) {
-            self.consider(socket, is_ipv6, wanted);
+            self.consider(wanted);
         } else if self.lead.get() > 0 {
             self.lead.set(self.lead.get() - 1);
         }
@@ -230,17 +229,23 @@ impl Modes {
         (hops, (wanted.1 != self.class.get()).then_some(wanted.1))
     }
 
-    fn consider(&self, socket: BorrowedFd<'_>, is_ipv6: bool, wanted: (u8, u8)) {
+    fn consider(&self, wanted: (u8, u8)) {
         let lead = self.lead.get();
-        if wanted != self.other.get() {
+        if wanted == self.other.get() {
+            self.lead.set((lead + 1).min(LEAD));
+        } else {
             self.other.set(if lead == 0 { wanted } else { self.other.get() });
             self.lead.set(lead.saturating_sub(1));
-        } else if lead < LEAD {
-            self.lead.set(lead + 1);
-        } else {
+        }
+    }
+
+    /// Lets a socket that has been wrong most of the time change its mind. Nothing may be gathered and not sent: it would
+    /// leave with marks that are not its own.
+    fn settle(&self, socket: BorrowedFd<'_>, is_ipv6: bool) {
+        if self.lead.get() == LEAD {
             self.lead.set(0);
             // What the system refuses goes on with each datagram.
-            let _ = self.adopt(socket, is_ipv6, wanted);
+            let _ = self.adopt(socket, is_ipv6, self.other.get());
         }
     }
 
@@ -369,7 +374,9 @@ impl Batch {
     ) {
         let mut packets = packets.peekable();
         let mut before = 0;
-        while let Some(whole) = packets.peek().map(|packet| packet.marks.whole) {
+        while let Some((whole, is_ipv6)) = packets.peek().map(|packet| (packet.marks.whole, packet.to.is_ipv6())) {
+            modes.set_whole(socket, is_ipv6, whole);
+            modes.settle(socket, is_ipv6);
             let (mut count, mut gathered) = (0, 0);
             let mut train: Option<Train<'a>> = None;
             while let Some(packet) = packets.next_if(|packet| gathered < GATHERED && packet.marks.whole == whole) {
@@ -378,9 +385,7 @@ impl Batch {
                 match train.as_mut().filter(|train| self.sends_trains && train.takes(&packet)) {
                     Some(train) => self.append(count - 1, train, &packet),
                     None => {
-                        modes.set_whole(socket, packet.to.is_ipv6(), whole);
-                        let odd = modes.odd(socket, packet.to.is_ipv6(), packet.marks);
-                        self.put(count, gathered, &packet, odd);
+                        self.put(count, gathered, &packet, modes.odd(packet.marks));
                         train = Some(Train::of(packet));
                         count += 1;
                     }
@@ -400,7 +405,6 @@ impl Batch {
         let header = &mut self.headers[at].msg_hdr;
         header.msg_namelen = cmsg::write_name(&mut self.names[at], packet.to);
         header.msg_name = (&raw mut self.names[at]).cast();
-        header.msg_iov = self.iovecs.as_mut_ptr().wrapping_add(gathered);
         header.msg_iovlen = 1;
         header.msg_control = if controllen == 0 { std::ptr::null_mut() } else { (&raw mut self.controls[at]).cast() };
         header.msg_controllen = controllen;
@@ -421,6 +425,10 @@ impl Batch {
     }
 
     fn send_prepared(&mut self, socket: BorrowedFd<'_>, count: usize, mut failed: impl FnMut(usize, io::Error)) {
+        let iovecs = self.iovecs.as_mut_ptr();
+        for (header, first) in self.headers.iter_mut().zip(&self.firsts).take(count) {
+            header.msg_hdr.msg_iov = iovecs.wrapping_add(*first);
+        }
         let mut at = 0;
         let mut told = None;
         while at < count {
@@ -431,11 +439,11 @@ impl Batch {
                 }
                 Err(error) => error,
             };
-            // What came back about an earlier datagram is told once, on whatever call comes next: this one has not been
-            // tried yet.
-            let is_old_news = ICMP_ERRORS.contains(&error.raw_os_error().unwrap_or(0)) && told != Some(at);
-            if error.kind() == io::ErrorKind::Interrupted || is_old_news {
-                told = is_old_news.then_some(at);
+            if error.kind() == io::ErrorKind::Interrupted {
+                continue;
+            }
+            if is_news_of_another(&error) && told != Some(at) {
+                told = Some(at);
                 continue;
             }
             // The error is the first header's alone; the next call starts behind it.
@@ -468,20 +476,30 @@ impl Batch {
         let (train, first) = (self.headers[at].msg_hdr, self.firsts[at]);
         let code = error.raw_os_error().unwrap_or(libc::EIO);
         let is_lost = train.msg_iovlen == 1 || [libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM].contains(&code);
-        for datagram in first..first + train.msg_iovlen {
+        for place in 0..train.msg_iovlen {
             if is_lost {
-                failed(datagram, io::Error::from_raw_os_error(code));
+                failed(first + place, io::Error::from_raw_os_error(code));
                 continue;
             }
             let mut header = train;
-            header.msg_iov = self.iovecs.as_mut_ptr().wrapping_add(datagram);
+            header.msg_iov = train.msg_iov.wrapping_add(place);
             header.msg_iovlen = 1;
             header.msg_controllen -= cmsg::SEGMENT_SPACE; // it was written last
-            if let Err(error) = send_one(socket, &header) {
-                failed(datagram, error);
+            let mut sent = send_one(socket, &header);
+            if sent.as_ref().is_err_and(is_news_of_another) {
+                sent = send_one(socket, &header);
+            }
+            if let Err(error) = sent {
+                failed(first + place, error);
             }
         }
     }
+}
+
+/// Whether an error may be what came back about an earlier datagram: that is told once, on whatever call comes next, and
+/// the datagram of this call has not been tried yet.
+fn is_news_of_another(error: &io::Error) -> bool {
+    ICMP_ERRORS.contains(&error.raw_os_error().unwrap_or(0))
 }
 
 /// Sends what one header holds.

@@ -203,7 +203,7 @@ impl Server {
     }
 
     /// Ends what is over: a part of it when that is much, so that no packet waits for all of it. What is over and has not
-    /// ended yet relays nothing either way. Sends nothing.
+    /// ended yet relays no datagram either way; connections of peers (RFC 6062) carry on until their turn comes. Sends nothing.
     pub fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
         if self.due.is_empty() {
             self.wheel.advance(now.mono, &mut self.due);

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::Worker;
-use super::sockets::Turn;
+use super::sockets::Haul;
 use crate::net::udp::Meta;
 use crate::turn::refusal::Dropped;
 use core::ops::Range;
@@ -18,11 +18,11 @@ pub(super) struct Arrivals {
     places: Range<usize>,
     /// The slot of the first of them.
     slot: usize,
-    /// Slots that must be free whenever a datagram is looked at.
+    /// Slots that must be free whenever a datagram of a train is looked at.
     spare: usize,
     train: Option<Train>,
     /// What has come so far.
-    pub(super) turn: Turn,
+    pub(super) haul: Haul,
 }
 
 /// A train that is being taken to pieces.
@@ -38,8 +38,8 @@ impl Worker {
     pub(super) fn arrivals(&mut self, count: usize, spare: usize) -> Arrivals {
         let slot = self.used;
         self.used += count;
-        let turn = Turn { wakeup: self.wakeup, filled: count, datagrams: 0, overflowed: 0 };
-        Arrivals { places: 0..count, slot, spare, train: None, turn }
+        let haul = Haul { wakeup: self.wakeup, filled: count, datagrams: 0, overflowed: 0 };
+        Arrivals { places: 0..count, slot, spare, train: None, haul }
     }
 
     /// The next datagram, and what is known of it.
@@ -47,7 +47,7 @@ impl Worker {
         loop {
             if arrivals.train.is_some() {
                 if let Some(piece) = self.next_piece(arrivals) {
-                    arrivals.turn.datagrams += 1;
+                    arrivals.haul.datagrams += 1;
                     return Some(piece);
                 }
                 arrivals.train = None;
@@ -56,13 +56,13 @@ impl Worker {
             let slot = arrivals.slot;
             arrivals.slot += 1;
             let Some(meta) = self.inbound.meta(place) else { continue };
-            arrivals.turn.overflowed = arrivals.turn.overflowed.max(meta.overflowed);
+            arrivals.haul.overflowed = arrivals.haul.overflowed.max(meta.overflowed);
             if meta.truncated {
                 self.tally.count_drop(Dropped::TooLarge);
             } else if meta.segment > 0 {
                 arrivals.train = Some(Train { slot, meta, at: 0 });
             } else {
-                arrivals.turn.datagrams += 1;
+                arrivals.haul.datagrams += 1;
                 return Some((slot, meta));
             }
         }

@@ -383,6 +383,28 @@ impl Conns {
         Ok(true)
     }
 
+    /// The same, with a write in between where what was queued since the last one leaves no room: in one wake-up more may
+    /// come than is kept for a client that is fast enough for it.
+    pub(super) fn push(
+        &mut self,
+        poll: &Poll,
+        token: impl Fn(ConnId) -> u64,
+        index: u32,
+        tuple: &FiveTuple,
+        bytes: &[u8],
+        is_data: bool,
+    ) -> Result<bool, End> {
+        if self.queue(index, tuple, bytes, is_data)? {
+            return Ok(true);
+        }
+        let Some(id) = self.id(index) else { return Ok(false) };
+        if !self.get_mut(id).is_some_and(|conn| conn.is_dirty) {
+            return Ok(false);
+        }
+        self.write(poll, token, id)?;
+        self.queue(index, tuple, bytes, is_data)
+    }
+
     /// Sends what was queued, one write a connection. Those that broke are told to `broken`, and `relieved` hears of the
     /// peers whose clients have room again, or all they will get.
     pub(super) fn flush(

@@ -48,7 +48,7 @@ impl Worker {
             }
         }
         if let Some(listener) = self.udp.get_mut(at as usize) {
-            let lost = listener.note(&arrivals.turn);
+            let lost = listener.note(&arrivals.haul);
             self.tally.count_drops(Dropped::ReceiveBuffer, lost.into());
         }
     }
@@ -91,7 +91,7 @@ impl Worker {
             };
             self.dispatch(slot, Input::Peer { relay: id, from });
         }
-        let lost = self.relays.note(id, family, &arrivals.turn);
+        let lost = self.relays.note(id, family, &arrivals.haul);
         self.tally.count_drops(Dropped::ReceiveBuffer, lost.into());
     }
 

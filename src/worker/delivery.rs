@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::ledger::Home;
-use super::mailbox::{Command, Relayed};
+use super::mailbox::{Command, Enclosed};
 use super::sockets::{self, Token};
 use super::{BANDWIDTH_SLICES, Worker};
 use crate::net::udp::HOPS;
@@ -64,7 +64,7 @@ impl Worker {
         }
         let bytes = self.slots.get(slot).map(Packet::data).unwrap_or_default();
         let Some(parcel) = self.parcels.get_mut(usize::from(home.worker)) else { return };
-        parcel.packets.push(Relayed { to: home.relay, from, marks, len: bytes.len() });
+        parcel.packets.push(Enclosed { to: home.relay, from, marks, len: bytes.len() });
         parcel.bytes.extend_from_slice(bytes);
         if parcel.bytes.len() >= PARCEL {
             self.hand_parcels();
@@ -91,7 +91,7 @@ impl Worker {
             self.seal(slot, &path);
             return;
         }
-        match self.conns.queue(index, &path.tuple, bytes, is_data) {
+        match self.conns.push(&self.poll, |id| Token::Conn(id).into(), index, &path.tuple, bytes, is_data) {
             Ok(true) => {}
             Ok(false) => self.tally.count_drop(Dropped::SlowClient),
             Err(_) => self.broken.extend(self.conns.id(index)),

@@ -1,8 +1,8 @@
 //! Word from the control side and the other workers to one worker, and the worker's sign of life.
 //!
 //! The queue is a list under a lock that the worker empties when its waker fires. Commands are few; packets are bounded.
-//! Those from one relay address to another come in parcels, one a wake-up; single ones come only from clients that moved
-//! to a path on which the kernel leads them to another worker.
+//! Those from one relay address to another come in parcels, a few in one wake-up; single ones are of clients that moved to
+//! a path on which the kernel leads them to another worker, or that have a second connection there.
 #![forbid(unsafe_code)]
 
 use super::peers::Owner;
@@ -48,21 +48,22 @@ pub(super) enum Command {
 
 /// Packets in one letter box at once: a worker that cannot follow loses what is beyond.
 const MAX_PACKETS: usize = if cfg!(turnserver_loom) { 2 } else { 1024 };
-/// Bytes of all parcels in one letter box: as many as the kernel queues on a few sockets.
-const MAX_PARCELS: usize = 4 << 20;
+/// Bytes of all parcels in one letter box, heads counted: about a thousand packets of a call. The worker deals with all of
+/// them before it looks at another socket.
+const MAX_PARCELS: usize = if cfg!(turnserver_loom) { 2 * size_of::<Enclosed>() } else { 256 << 10 };
 
 /// Packets from relay addresses of one worker to those of another, one behind the other.
 #[derive(Debug, Default)]
 pub(super) struct Parcel {
     /// To whom, from where as clients name it, with which marks, and how long.
-    pub(super) packets: Vec<Relayed>,
+    pub(super) packets: Vec<Enclosed>,
     /// Their bytes.
     pub(super) bytes: Vec<u8>,
 }
 
 /// One packet of a parcel.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Relayed {
+pub(super) struct Enclosed {
     pub(super) to: RelayId,
     pub(super) from: SocketAddr,
     pub(super) marks: Marks,

@@ -2,7 +2,7 @@
 //!
 //! A worker sleeps in epoll, takes a batch from each socket that is ready, asks the core for a verdict on every packet,
 //! does what the effects say, and sends everything it gathered: one call a socket. Packets stay in the slots they were
-//! received in until they leave. Never async, never HTTP, never a configuration file: it gets values.
+//! received in until they leave; those of trains get slots of their own. Never async, never HTTP, never a configuration file: it gets values.
 #![forbid(unsafe_code)]
 
 mod arrivals;

@@ -241,7 +241,7 @@ fn is_without_ipv6(probed: io::Result<()>, address: SocketAddr) -> io::Result<bo
 
 /// What one look at a socket brought.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Turn {
+pub(super) struct Haul {
     /// Counted by the worker.
     pub(super) wakeup: u32,
     /// Datagrams and trains.
@@ -255,10 +255,10 @@ pub(super) struct Turn {
 impl UdpListener {
     /// Learns from what a turn brought: trains must not make one so long that the others wait. Returns how many datagrams
     /// the socket has lost since the last one.
-    pub(super) fn note(&mut self, turn: &Turn) -> u32 {
-        let is_long = turn.datagrams > MAX_TURN;
+    pub(super) fn note(&mut self, haul: &Haul) -> u32 {
+        let is_long = haul.datagrams > MAX_TURN;
         self.depth = if is_long { (self.depth / 2).max(1) } else { (self.depth * 2).min(BATCH) };
-        news(&mut self.overflowed, turn.overflowed)
+        news(&mut self.overflowed, haul.overflowed)
     }
 }
 
@@ -291,7 +291,7 @@ impl TcpListener {
 
 /// Datagrams, or trains of them, of one relay socket in one turn: a flood there must not keep the others waiting.
 const MAX_DEPTH: u8 = 16;
-/// Datagrams of one socket after which it takes fewer trains in its next turn.
+/// Datagrams of one socket after which it takes fewer trains in its next haul.
 const MAX_TURN: usize = 256;
 
 /// The relay sockets of a worker, by the index of their allocation and by family.
@@ -318,8 +318,8 @@ struct Leg {
 pub(super) enum RelaySocket {
     Datagrams {
         socket: OwnedFd,
-        /// Datagrams asked for at once: doubled while they all come in one wake-up after the other, one again when not. A
-        /// second look that finds nothing would cost as much as a packet.
+        /// Datagrams asked for at once: doubled while they all come in one wake-up after the other, one again when not, and
+        /// half when trains made a turn too long. A second look that finds nothing would cost as much as a packet.
         depth: u8,
         /// The wake-up in which it was last ready.
         ready: u32,
@@ -410,17 +410,17 @@ impl Relays {
     }
 
     /// Learns from what a turn brought. Returns how many datagrams the socket has lost since the last one.
-    pub(super) fn note(&mut self, id: RelayId, family: Family, turn: &Turn) -> u32 {
+    pub(super) fn note(&mut self, id: RelayId, family: Family, haul: &Haul) -> u32 {
         let leg = self.get_mut(id).and_then(|relay| relay.legs[family as usize].as_mut());
         let Some(Leg { socket: RelaySocket::Datagrams { depth, ready, overflowed, .. }, .. }) = leg else { return 0 };
-        let was_ready = core::mem::replace(ready, turn.wakeup) == turn.wakeup.wrapping_sub(1);
-        *depth = match turn.filled >= usize::from(*depth) {
-            _ if turn.datagrams > MAX_TURN => (*depth / 2).max(1),
+        let was_ready = core::mem::replace(ready, haul.wakeup) == haul.wakeup.wrapping_sub(1);
+        *depth = match haul.filled >= usize::from(*depth) {
+            _ if haul.datagrams > MAX_TURN => (*depth / 2).max(1),
             true if was_ready => (*depth * 2).min(MAX_DEPTH),
             true => *depth,
             false => 1,
         };
-        news(overflowed, turn.overflowed)
+        news(overflowed, haul.overflowed)
     }
 
     fn get(&self, id: RelayId) -> Option<&Relay> {

@@ -8,7 +8,7 @@
 #![forbid(unsafe_code)]
 
 use super::ledger::{Claim, Ledger};
-use super::mailbox::{Command, Mailbox};
+use super::mailbox::{Command, Enclosed, Mailbox, Parcel};
 use crate::net::poll::{Events, Interest, Poll};
 use crate::time::{Duration, Instant, Now, UnixSeconds};
 use crate::turn::limits::{SharedBucket, Strangers};
@@ -285,6 +285,29 @@ fn packets_beyond_the_bound_are_refused_and_never_lost_in_silence() {
         let accepted = threads.map(|thread| thread.join().unwrap());
         assert_eq!(accepted.iter().filter(|accepted| **accepted).count(), 1);
         assert_eq!(mailbox.take().len(), 2);
+    });
+}
+
+#[test]
+fn parcels_beyond_the_bound_are_refused_and_a_box_that_was_emptied_has_room_again() {
+    loom::model(|| {
+        let mailbox = Arc::new(Mailbox::new().unwrap());
+        let parcel = || {
+            let from = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
+            let to = RelayId { index: 0, generation: 0 };
+            Parcel { packets: vec![Enclosed { to, from, marks: Marks::default(), len: 0 }], bytes: Vec::new() }
+        };
+        let other = {
+            let mailbox = Arc::clone(&mailbox);
+            thread::spawn(move || mailbox.hand_parcel(parcel()))
+        };
+        assert!(mailbox.hand_parcel(parcel()));
+        let taken = mailbox.take().len();
+        assert!(other.join().unwrap(), "there is room for two");
+        let left = mailbox.take().len();
+        assert_eq!(taken + left, 2);
+        assert!(mailbox.hand_parcel(parcel()) && mailbox.hand_parcel(parcel()) && !mailbox.hand_parcel(parcel()));
+        assert!(is_awake(&mailbox));
     });
 }
 

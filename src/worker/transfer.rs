@@ -8,7 +8,7 @@
 use super::Worker;
 use super::mailbox::{Command, Parcel};
 use super::peers::Owner;
-use super::sockets;
+use super::sockets::{self, Token};
 use crate::turn::refusal::Dropped;
 use crate::turn::tally::Transport;
 use crate::turn::{Input, Path};
@@ -162,7 +162,7 @@ impl Worker {
             return;
         }
         let (_, index) = sockets::link_parts(path.link);
-        match self.conns.queue(index, &path.tuple, bytes, is_data) {
+        match self.conns.push(&self.poll, |id| Token::Conn(id).into(), index, &path.tuple, bytes, is_data) {
             Ok(true) => {}
             Ok(false) => self.tally.count_drop(Dropped::SlowClient),
             Err(_) => self.broken.extend(self.conns.id(index)),

@@ -152,6 +152,54 @@ impl Observer {
 }
 
 #[test]
+fn datagrams_of_one_call_keep_their_own_hops_and_class() {
+    let observer = Observer::new();
+    let sender = udp::relay(SocketAddr::new(V4, free_port()), false).expect("a socket");
+    let (modes, mut batch) = (Modes::default(), Batch::new(true));
+    let marks = |class, ttl| Marks { class, ttl: Some(ttl), whole: false };
+    for _ in 0..3 {
+        // Each of another length than its neighbours: no trains.
+        let wanted: Vec<Marks> = (0..20).map(|_| marks(2, 50)).chain((0..40).map(|_| marks(3, 40))).collect();
+        let bytes = [0; 200];
+        let out = wanted.iter().enumerate().map(|(at, marks)| Outgoing {
+            data: &bytes[..100 + at],
+            to: observer.1,
+            source: None,
+            marks: *marks,
+        });
+        batch.send(sender.as_fd(), &modes, out, |at, error| panic!("{at}: {error}"));
+        for marks in wanted {
+            assert_eq!(observer.marks(), marks);
+        }
+    }
+}
+
+#[test]
+fn a_train_for_a_client_on_tcp_is_more_than_is_kept_for_one_and_not_lost() {
+    if !has_trains() {
+        return;
+    }
+    let server = server(1);
+    let peer = Peer::new();
+    let mut caller = Caller::tcp(server.address());
+    let relay = caller.allocate().expect("an allocation");
+    caller.bind(CHANNEL, peer.address()).expect("a channel");
+
+    let said = payloads(&[1200; 50]);
+    server.signal("STOP");
+    // 360,000 bytes wait in the relay socket when the server goes on, and the client reads.
+    for _ in 0..6 {
+        send_train(peer.0.as_fd(), relay, &said);
+    }
+    server.signal("CONT");
+    for _ in 0..6 {
+        for payload in &said {
+            assert_eq!(caller.data(), Data::On(CHANNEL, payload.clone()));
+        }
+    }
+}
+
+#[test]
 fn each_datagram_keeps_its_own_hops_and_class_however_they_change() {
     let server = server(1);
     let observer = Observer::new();
