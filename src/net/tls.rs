@@ -531,17 +531,22 @@ impl Session {
 
     /// Appends what the session itself has to say: its part of the handshake, alerts, tickets.
     pub fn take_output(&mut self, wire: &mut Vec<u8>) {
-        while self.0.wants_write() {
-            if !matches!(self.0.write_tls(wire), Ok(1..)) {
-                return;
-            }
-        }
+        take_output(&mut self.0, wire);
     }
 
     /// Says goodbye (close_notify), unless an alert has said it already.
     pub fn close(&mut self, wire: &mut Vec<u8>) {
         self.0.send_close_notify();
         self.take_output(wire);
+    }
+}
+
+/// Appends what either side of a session has to say.
+pub(super) fn take_output<D>(session: &mut rustls::ConnectionCommon<D>, wire: &mut Vec<u8>) {
+    while session.wants_write() {
+        if !matches!(session.write_tls(wire), Ok(1..)) {
+            return;
+        }
     }
 }
 

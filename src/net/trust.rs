@@ -3,7 +3,7 @@
 //! A session is a transformer, as [`super::tls::Session`] is: it has no socket. Never opens a file; the certificates to
 //! believe come in as bytes.
 
-use super::tls::provider;
+use super::tls::{provider, take_output};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -157,10 +157,6 @@ impl Session {
 
     /// Appends what the session itself has to say.
     pub fn take_output(&mut self, wire: &mut Vec<u8>) {
-        while self.0.wants_write() {
-            if !matches!(self.0.write_tls(wire), Ok(1..)) {
-                return;
-            }
-        }
+        take_output(&mut self.0, wire);
     }
 }
