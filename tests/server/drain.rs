@@ -1,24 +1,14 @@
 //! Draining, as the operator asks for it from a shell.
 
 use crate::caller::Caller;
-use crate::server::{KEY, Server, Setup, exchange, until};
+use crate::server::{KEY, Server, Setup, err, exchange, out, until, verb};
 use crate::temp::TempDir;
 use std::process::{Command, Output, Stdio};
 
 const ADMIN: &str = r#""admin""#;
 
 fn drain(config: &std::path::Path, more: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_turnserver"));
-    command.arg("drain").args(more).arg("--config").arg(config).stdin(Stdio::null());
-    command.output().expect("turnserver starts")
-}
-
-fn out(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn err(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    verb("drain", config, more)
 }
 
 #[test]

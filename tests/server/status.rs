@@ -1,23 +1,13 @@
 //! What a running server says of itself: over HTTP, in a shell, in the metrics and in the log.
 
 use crate::caller::{Caller, Peer};
-use crate::server::{KEY, Server, Setup};
+use crate::server::{KEY, Server, Setup, err, out, verb};
 use serde_json::{Value, json};
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 use turnserver::net::udp::Abilities;
 
 fn status(config: &std::path::Path, more: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_turnserver"));
-    command.arg("status").args(more).arg("--config").arg(config).stdin(Stdio::null());
-    command.output().expect("turnserver starts")
-}
-
-fn out(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn err(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    verb("status", config, more)
 }
 
 #[test]

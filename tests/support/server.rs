@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -391,4 +391,21 @@ pub(crate) fn free_ports(count: u16) -> u16 {
         }
     }
     panic!("no {count} ports in a row are free for both UDP and TCP");
+}
+
+/// What a verb of the program has printed for people to read.
+pub(crate) fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// What it has complained about.
+pub(crate) fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Runs a verb that asks the server of this configuration.
+pub(crate) fn verb(name: &str, config: &std::path::Path, more: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_turnserver"));
+    command.arg(name).args(more).arg("--config").arg(config).stdin(Stdio::null());
+    command.output().expect("turnserver starts")
 }
