@@ -13,7 +13,7 @@ use super::pipe::{self, Pipe};
 use super::plan::{Direction, Kind, Mode, Peer, Plan, Transport};
 use super::report::Tally;
 use super::requests::Requests;
-use super::script::{Script, Silence, Task, Verdict};
+use super::script::{Renewal, Script, Silence, Task, Verdict};
 use crate::client::Client;
 use crate::net::clock::monotonic;
 use crate::net::poll::{Events, Interest, Poll};
@@ -40,10 +40,6 @@ const SPIN: Duration = Duration::from_millis(2);
 const NAP: Duration = Duration::from_millis(5);
 /// How often it looks at what is seldom due: losses, renewals, the meters.
 pub(super) const TICK: Duration = Duration::from_millis(20);
-/// Every so often each client renews what it has; a permission lives five minutes (RFC 8656 §9).
-const RENEW: Duration = Duration::from_secs(200);
-/// The first does so long after the load began: a short one is not to be disturbed.
-const RENEW_AFTER: Duration = Duration::from_secs(60);
 /// How long a server may take to confirm releases once nobody waits for anything else.
 const RELEASE: Duration = Duration::from_secs(5);
 /// How many ports a client tries.
@@ -128,6 +124,7 @@ pub(super) struct Engine<'a> {
     renewing: Vec<u32>,
     renewed: usize,
     renewals_from: Instant,
+    renewal: Renewal,
 }
 
 impl<'a> Engine<'a> {
@@ -167,6 +164,7 @@ impl<'a> Engine<'a> {
             renewing: Vec::new(),
             renewed: 0,
             renewals_from: now,
+            renewal: Renewal::default(),
         };
         engine.open_peers()?;
         for number in share {
@@ -568,7 +566,10 @@ impl<'a> Engine<'a> {
         let verdict = caller.script.hear(bytes, now);
         match verdict {
             Verdict::Nobodys => return,
-            Verdict::Done(Task::Allocate(_), success) => caller.relayed = success.relayed,
+            Verdict::Done(Task::Allocate(_), success) => {
+                caller.relayed = success.relayed;
+                self.renewal = self.renewal.within(success.lifetime);
+            }
             Verdict::Done(Task::Release, _) => caller.relayed = None,
             Verdict::Done(..) | Verdict::Again | Verdict::Refused(..) => {}
         }
@@ -597,7 +598,7 @@ impl<'a> Engine<'a> {
     pub(super) fn enter(&mut self, stage: Stage) {
         self.stage = stage;
         self.verdicts.clear();
-        self.renewals_from = monotonic() + RENEW_AFTER;
+        self.renewals_from = monotonic() + self.renewal.from;
     }
 
     /// Whether the load is to end before its time.
@@ -635,7 +636,7 @@ impl<'a> Engine<'a> {
             self.broken.get_or_insert(failure);
         }
         let clients = self.callers.len() as u128;
-        let due = clients * now.since(self.renewals_from).as_nanos() / RENEW.as_nanos();
+        let due = clients * now.since(self.renewals_from).as_nanos() / self.renewal.every.as_nanos().max(1);
         while (self.renewed as u128) < due && self.renewing.len() < TASKS {
             let at = self.renewed % self.callers.len().max(1);
             self.renewed += 1;

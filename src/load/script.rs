@@ -182,6 +182,30 @@ impl Script {
 /// Where a message has its transaction id.
 pub(super) const TRANSACTION: core::ops::Range<usize> = 8..20;
 
+/// When clients renew what they have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Renewal {
+    /// The first does so this long after the load began: a short one is not to be disturbed.
+    pub(super) from: Duration,
+    /// Each does so every so often.
+    pub(super) every: Duration,
+}
+
+impl Default for Renewal {
+    /// For permissions, which live five minutes (RFC 8656 §9).
+    fn default() -> Self {
+        Self { from: Duration::from_secs(60), every: Duration::from_secs(200) }
+    }
+}
+
+impl Renewal {
+    /// The same, soon enough for allocations that live so many seconds.
+    pub(super) fn within(self, lifetime: Option<u32>) -> Self {
+        let third = lifetime.map_or(self.every, |seconds| Duration::from_secs(seconds.into()) / 3);
+        Self { from: self.from.min(third), every: self.every.min(third) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,5 +295,15 @@ mod tests {
         let len = Reply::new(&mut bytes, Method::DATA, Class::Indication, transaction).finish().unwrap();
         assert_eq!(script.hear(&bytes[..len], START), Verdict::Nobodys);
         assert!(script.is_busy());
+    }
+
+    #[test]
+    fn what_lives_shortly_is_renewed_before_it_ends() {
+        let usual = Renewal::default().within(Some(600));
+        assert_eq!(usual, Renewal::default());
+        let short = usual.within(Some(30));
+        assert!(short.from + short.every < Duration::from_secs(30), "{short:?}");
+        assert_eq!(short.within(None), short);
+        assert_eq!(short.within(Some(600)), short, "the shortest lifetime decides");
     }
 }
