@@ -1,6 +1,7 @@
 //! The same packets whichever way they go: one by one, as trains (UDP_SEGMENT, UDP_GRO), from relay to relay in the process.
 
 use crate::caller::{CHANNEL, Caller, Data, Peer, V4, Wire, channel_data};
+use crate::namespace::{alone, ip};
 use crate::server::{Server, Setup, free_port, until};
 use crate::skip::skip;
 use std::net::{SocketAddr, UdpSocket};
@@ -109,6 +110,38 @@ fn more_trains_at_once_than_there_is_room_for_lose_nothing_and_keep_their_order(
         heard.extend(peer.hears().1);
     }
     assert!(heard == said.concat(), "every datagram, once and in order");
+}
+
+#[test]
+fn on_a_link_that_no_train_fits_every_datagram_arrives() {
+    if !has_trains() {
+        return;
+    }
+    alone("server::trains::on_a_link_that_no_train_fits_every_datagram_arrives", || {
+        // Datagrams of 1300 bytes are cut here, and what is cut cannot be a train.
+        ip("link set lo mtu 1280");
+        let server = server(1);
+        let peer = Peer::new();
+        let (mut caller, relay) = call(&server, &peer);
+        for length in [1200, 1300, 1472] {
+            let said = payloads(&[length; 20]);
+            server.signal("STOP");
+            said.iter().for_each(|payload| caller.sends_on(CHANNEL, payload));
+            server.signal("CONT");
+            let heard: Vec<_> = said.iter().map(|_| peer.hears()).collect();
+            assert_eq!(heard, said.iter().map(|payload| (relay, payload.clone())).collect::<Vec<_>>(), "{length} up");
+
+            server.signal("STOP");
+            said.iter().for_each(|payload| peer.says(relay, payload));
+            server.signal("CONT");
+            let heard: Vec<_> = said.iter().map(|_| caller.data()).collect();
+            assert_eq!(
+                heard,
+                said.into_iter().map(|said| Data::On(CHANNEL, said)).collect::<Vec<_>>(),
+                "{length} down"
+            );
+        }
+    });
 }
 
 #[test]
