@@ -1,19 +1,19 @@
-//! When a server has far fewer allocations than it had: the moment to give their memory back.
+//! When a server has far fewer allocations and connections than it had: the moment to give their memory back.
 //!
 //! Owns the highest number since the last such moment. Decides, and gives nothing back itself.
 #![forbid(unsafe_code)]
 
-/// Allocations below which their memory is not worth the trouble: about a megabyte.
+/// Allocations and connections below which their memory is not worth the trouble: a megabyte, or ten of TLS.
 const FEW: u64 = 1000;
 
-/// How many allocations there were.
+/// How many allocations and connections there were.
 #[derive(Debug, Default)]
 pub(super) struct Ebb {
     most: u64,
 }
 
 impl Ebb {
-    /// Whether half or more of the allocations have ended since the last time, or the highest tide after it.
+    /// Whether half or more of them have ended since the last time, or the highest tide after it.
     pub(super) fn has_come(&mut self, live: u64) -> bool {
         self.most = self.most.max(live);
         let has_come = self.most >= FEW && live <= self.most / 2;

@@ -271,7 +271,7 @@ impl Server {
                 },
                 _ = glance.tick() => {
                     self.app.note_relayed();
-                    if self.ebb.has_come(self.app.live_allocations()) {
+                    if self.ebb.has_come(self.app.live_allocations() + self.app.open_connections()) {
                         net::give_memory_back();
                     }
                     if self.secret_file.has_changed() {

@@ -186,6 +186,11 @@ impl App {
         self.sources.live_allocations()
     }
 
+    /// Client connections that are open now.
+    pub fn open_connections(&self) -> u64 {
+        self.sources.open_connections()
+    }
+
     /// Lets a request pass whose key grants `needed`. A wrong key is counted against the address it came from.
     fn admit(&self, client: Client, key: Result<Option<Presented>, Denied>, needed: Scope) -> Result<(), Problem> {
         let verdict = key.and_then(|key| self.settings().keys.check(key.as_ref(), needed));
