@@ -100,4 +100,34 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_clock_that_leaps_further_than_the_wheel_reaches_leaves_nobody_behind() {
+        for leap in [NOTCHES - 1, NOTCHES, NOTCHES + 1, 3 * NOTCHES + 7] {
+            let mut wheel = Wheel::new(at(100));
+            for ahead in [0, 1, 2_000, NOTCHES - 3] {
+                wheel.insert(ahead as u32, at(100 + ahead));
+            }
+            let mut due = Vec::new();
+            wheel.advance(at(100 + leap), &mut due);
+            due.sort_unstable();
+            assert_eq!(due, [0, 1, 2_000, NOTCHES as u32 - 3], "a leap of {leap}");
+            let soon = wheel.insert(9, at(100 + leap));
+            assert_eq!(soon, 100 + leap + 1, "what comes next is as near as ever");
+        }
+    }
+
+    #[test]
+    fn a_notch_keeps_room_for_a_few_and_not_for_a_crowd() {
+        let room_after = |entries: u32| {
+            let mut wheel = Wheel::new(at(0));
+            for slot in 0..entries {
+                wheel.insert(slot, at(7));
+            }
+            wheel.advance(at(8), &mut Vec::new());
+            wheel.notches[8].capacity()
+        };
+        assert!(room_after(4) >= 4 && room_after(64) >= 64);
+        assert_eq!(room_after(65), 0);
+    }
 }
