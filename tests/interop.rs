@@ -1,12 +1,17 @@
-//! The server as clients see it that nobody here wrote: coturn's tools, the crates `turn` and `turn-client-proto`.
+//! The server as clients see it that nobody here wrote: coturn's tools, libnice, aioice, the crates `turn` and
+//! `turn-client-proto`.
 
 #![cfg(feature = "server")]
 #![forbid(unsafe_code)]
 
+#[path = "interop/aioice.rs"]
+mod aioice;
 #[path = "support/capture.rs"]
 mod capture;
 #[path = "interop/coturn.rs"]
 mod coturn;
+#[path = "interop/libnice.rs"]
+mod libnice;
 #[path = "interop/marks.rs"]
 mod marks;
 #[path = "support/pair.rs"]
