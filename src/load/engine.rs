@@ -636,7 +636,7 @@ impl<'a> Engine<'a> {
             self.broken.get_or_insert(failure);
         }
         let clients = self.callers.len() as u128;
-        let due = clients * now.since(self.renewals_from).as_nanos() / self.renewal.every.as_nanos().max(1);
+        let due = clients * now.since(self.renewals_from).as_nanos() / self.renewal.every.as_nanos();
         while (self.renewed as u128) < due && self.renewing.len() < TASKS {
             let at = self.renewed % self.callers.len().max(1);
             self.renewed += 1;

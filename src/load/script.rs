@@ -199,9 +199,10 @@ impl Default for Renewal {
 }
 
 impl Renewal {
-    /// The same, soon enough for allocations that live so many seconds.
+    /// The same, soon enough for allocations that live so many seconds, but never more than once a second: a server may say
+    /// anything.
     pub(super) fn within(self, lifetime: Option<u32>) -> Self {
-        let third = lifetime.map_or(self.every, |seconds| Duration::from_secs(seconds.into()) / 3);
+        let third = lifetime.map_or(self.every, |seconds| Duration::from_secs(seconds.max(3).into()) / 3);
         Self { from: self.from.min(third), every: self.every.min(third) }
     }
 }
@@ -305,5 +306,6 @@ mod tests {
         assert!(short.from + short.every < Duration::from_secs(30), "{short:?}");
         assert_eq!(short.within(None), short);
         assert_eq!(short.within(Some(600)), short, "the shortest lifetime decides");
+        assert_eq!(short.within(Some(0)).every, Duration::from_secs(1), "no server makes it a flood");
     }
 }
