@@ -271,6 +271,7 @@ impl Server {
                 },
                 _ = glance.tick() => {
                     self.app.note_relayed();
+                    self.handle.end_reservations(clock::now());
                     if self.ebb.has_come(self.app.live_allocations() + self.app.open_connections()) {
                         net::give_memory_back();
                     }

@@ -57,6 +57,22 @@ pub fn relay(address: SocketAddr, freebind: bool) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
+/// Makes a relay socket deaf: connected to itself it hears nobody, and holds its port. Best effort, because an address
+/// that no interface has yet may have no way to itself.
+pub fn deafen(socket: BorrowedFd<'_>) {
+    let socket = socket2::SockRef::from(&socket);
+    let _ = socket.local_addr().and_then(|address| socket.connect(&address));
+}
+
+/// Lets a deaf relay socket hear everybody. It stays bound where it is.
+pub fn undeafen(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let nobody = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    let size = size_of_val(&nobody) as libc::socklen_t;
+    // SAFETY: `nobody` is a valid sockaddr of the size told.
+    let result = unsafe { libc::connect(socket.as_raw_fd(), &raw const nobody, size) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Whether another program has this address. A shared port hides that from [`listen`].
 pub fn probe(address: SocketAddr, freebind: bool) -> io::Result<()> {
     open(address, freebind)?.bind(&address.into())

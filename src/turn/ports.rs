@@ -131,6 +131,17 @@ impl Ports {
         }
     }
 
+    /// Gives back what was held for tokens whose time is over, and returns those. [`Self::take`] does the same first.
+    pub fn end_reservations(&mut self, now: Instant) -> Vec<Token> {
+        let ended = self.reservations.extract_if(.., |held| held.expires <= now).map(|held| {
+            if let Some(pool) = self.pools.get_mut(held.claim.pool) {
+                pool.release(held.claim.port);
+            }
+            held.token
+        });
+        ended.collect()
+    }
+
     /// How many ports are not taken, over all addresses.
     pub fn free(&self) -> u64 {
         self.pools.iter().map(|pool| (pool.free.len() + pool.resting.len()) as u64).sum()
@@ -166,14 +177,6 @@ impl Ports {
             self.reservations.push(Reservation { token, user: user.into(), claim, expires: now + RESERVATION });
         }
         Some(port)
-    }
-
-    fn end_reservations(&mut self, now: Instant) {
-        for held in self.reservations.extract_if(.., |held| held.expires <= now) {
-            if let Some(pool) = self.pools.get_mut(held.claim.pool) {
-                pool.release(held.claim.port);
-            }
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use super::{SLOTS, Worker};
 use crate::net::poll::Interest;
 use crate::net::tcp;
 use crate::turn::peers::Destination;
+use crate::turn::ports::Want;
 use crate::turn::refusal::Ended;
 use crate::turn::tally::Transport;
 use crate::turn::{Bind, BindError, Bound, Effect, Input, Path, Protocol, RelayId, Session, StreamId, Verdict};
@@ -95,14 +96,15 @@ impl Worker {
 
     fn bind_one(&mut self, bind: &Bind, is_counted: bool) -> Result<Bound, BindError> {
         let (freebind, abilities) = (self.freebind, self.abilities);
-        let open = |address| RelaySocket::open(bind.protocol, address, freebind, abilities);
+        let open = |address, purpose| RelaySocket::open(bind.protocol, address, purpose, freebind, abilities);
         let (claim, port, socket) = match is_counted {
             true => self.ledger.claim(self.now, &self.policy.limits, bind, self.place(), open)?,
             false => self.ledger.claim_second(self.now, bind, self.place(), open)?,
         };
         let family = Family::of(port.address.local);
         let token = Token::Relay(bind.relay, family).into();
-        if self.poll.add(socket.as_fd(), token, Interest::Read).is_err() {
+        let has_begun = !matches!(bind.want, Want::Reserved(_)) || socket.begin().is_ok();
+        if !has_begun || self.poll.add(socket.as_fd(), token, Interest::Read).is_err() {
             self.ledger.cancel(bind.want);
             return Err(BindError::NoResources);
         }

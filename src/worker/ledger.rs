@@ -3,9 +3,11 @@
 //!
 //! Locks are taken when an allocation or a connection begins or ends, never per packet; a packet reads one number
 //! ([`Ledger::home`]) and only when it goes between two of our own relay ports. Every claim gives itself back; the
-//! second port of a pair belongs to a token by then, and [`Ledger::cancel`] gives that back.
+//! second port of a pair belongs to a token by then, and [`Ledger::cancel`] gives that back. Its socket waits here, so
+//! that no other program has the port when the token is shown; whichever worker the token comes to takes it.
 #![forbid(unsafe_code)]
 
+use super::sockets::RelaySocket;
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::time::{Instant, Now};
 use crate::turn::Bind;
@@ -13,17 +15,18 @@ use crate::turn::BindError;
 use crate::turn::limits::{SharedBucket, Strangers};
 use crate::turn::peers::RelayAddress;
 use crate::turn::policy::Limits;
-use crate::turn::ports::{self, Ports, Want};
+use crate::turn::ports::{self, Ports, Token, Want};
 use crate::turn::{Protocol, RelayId};
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, PoisonError};
 
-/// The shared books of a server.
+/// The shared books of a server, whose relay sockets are `S`.
 #[derive(Debug)]
-pub(super) struct Ledger {
-    ports: Mutex<Ports>,
+pub(super) struct Ledger<S = RelaySocket> {
+    ports: Mutex<HeldPorts<S>>,
     accounts: Mutex<Accounts>,
     connections: Mutex<Connections>,
     /// Connections of all networks together: half of the open files, so that relay sockets always find some. Half of
@@ -32,6 +35,33 @@ pub(super) struct Ledger {
     live: Vec<LivePorts>,
     bandwidth: SharedBucket,
     strangers: Arc<Strangers>,
+}
+
+#[derive(Debug)]
+struct HeldPorts<S> {
+    ports: Ports,
+    /// Sockets that wait for the one who shows the token.
+    promised: HashMap<Token, S>,
+}
+
+impl<S> HeldPorts<S> {
+    /// A port, and the socket that has waited on it.
+    fn take(&mut self, now: Now, bind: &Bind, chance: [u8; 32]) -> Option<(ports::Claim, Option<S>)> {
+        // Before a port is drawn: the socket that waited on it must be gone by then.
+        self.end_reservations(now);
+        let claim = self.ports.take(now.mono, bind.family, bind.want, &bind.user, chance)?;
+        let socket = match bind.want {
+            Want::Reserved(token) => self.promised.remove(&token),
+            Want::Any | Want::Even | Want::Pair(_) => None,
+        };
+        Some((claim, socket))
+    }
+
+    fn end_reservations(&mut self, now: Now) {
+        for token in self.ports.end_reservations(now.mono) {
+            self.promised.remove(&token);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -94,8 +124,8 @@ pub struct PortUse {
 
 /// A relay socket's place in the books; dropping it clears the place.
 #[derive(Debug)]
-pub(super) struct Claim {
-    ledger: Arc<Ledger>,
+pub(super) struct Claim<S = RelaySocket> {
+    ledger: Arc<Ledger<S>>,
     /// Whose allocation is counted; the second socket of a dual one is not.
     user: Option<Box<str>>,
     /// The port, once there is one.
@@ -104,17 +134,26 @@ pub(super) struct Claim {
 
 /// A connection's place in the books; dropping it clears the place.
 #[derive(Debug)]
-pub(super) struct Admission {
-    ledger: Arc<Ledger>,
+pub(super) struct Admission<S = RelaySocket> {
+    ledger: Arc<Ledger<S>>,
     /// Not known while a proxy has not said whose it is.
     network: Option<IpAddr>,
     is_web: bool,
 }
 
+/// What a socket is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To relay from now on.
+    Relay,
+    /// To hold a port for whoever shows the token.
+    Hold,
+}
+
 /// Ports tried for one allocation when other programs sit in the range.
 const ATTEMPTS: usize = 16;
 
-impl Ledger {
+impl<S> Ledger<S> {
     /// Empty books over these relay addresses and ports, for a process that may open `files`.
     pub(super) fn new(addresses: &[RelayAddress], range: RangeInclusive<u16>, files: u64, seed: u64) -> Self {
         let live = |address: &RelayAddress| {
@@ -128,7 +167,7 @@ impl Ledger {
         };
         let live = addresses.iter().flat_map(live).collect();
         Self {
-            ports: Mutex::new(Ports::new(addresses, range)),
+            ports: Mutex::new(HeldPorts { ports: Ports::new(addresses, range), promised: HashMap::new() }),
             accounts: Mutex::default(),
             connections: Mutex::default(),
             max_connections: files / 2,
@@ -150,57 +189,61 @@ impl Ledger {
 
     /// How the relay ports are used now.
     pub(super) fn ports(&self) -> PortUse {
-        let ports = lock(&self.ports);
-        PortUse { free: ports.free(), used: ports.used() }
+        let held = lock(&self.ports);
+        PortUse { free: held.ports.free(), used: held.ports.used() }
+    }
+
+    /// Closes the sockets that waited for a token nobody has shown in time.
+    pub(super) fn end_reservations(&self, now: Now) {
+        lock(&self.ports).end_reservations(now);
     }
 
     /// Books an allocation of `worker`: the quota first, then ports, until `open` makes a socket on one.
-    pub(super) fn claim<S>(
+    pub(super) fn claim(
         self: &Arc<Self>,
         now: Now,
         limits: &Limits,
         bind: &Bind,
         worker: u8,
-        open: impl FnMut(SocketAddr) -> std::io::Result<S>,
-    ) -> Result<(Claim, ports::Claim, S), BindError> {
+        open: impl FnMut(SocketAddr, Purpose) -> io::Result<S>,
+    ) -> Result<(Claim<S>, ports::Claim, S), BindError> {
         let claim = self.admit(limits, &bind.user)?;
         self.claim_port(now, claim, bind, worker, open)
     }
 
     /// Books the second socket of an allocation that is counted already.
-    pub(super) fn claim_second<S>(
+    pub(super) fn claim_second(
         self: &Arc<Self>,
         now: Now,
         bind: &Bind,
         worker: u8,
-        open: impl FnMut(SocketAddr) -> std::io::Result<S>,
-    ) -> Result<(Claim, ports::Claim, S), BindError> {
+        open: impl FnMut(SocketAddr, Purpose) -> io::Result<S>,
+    ) -> Result<(Claim<S>, ports::Claim, S), BindError> {
         let claim = Claim { ledger: Arc::clone(self), user: None, port: None };
         self.claim_port(now, claim, bind, worker, open)
     }
 
-    fn claim_port<S>(
+    fn claim_port(
         &self,
         now: Now,
-        mut claim: Claim,
+        mut claim: Claim<S>,
         bind: &Bind,
         worker: u8,
-        mut open: impl FnMut(SocketAddr) -> std::io::Result<S>,
-    ) -> Result<(Claim, ports::Claim, S), BindError> {
+        mut open: impl FnMut(SocketAddr, Purpose) -> io::Result<S>,
+    ) -> Result<(Claim<S>, ports::Claim, S), BindError> {
         let mut chance = bind.chance;
         for attempt in 0..ATTEMPTS {
             chance[0] = chance[0].wrapping_add(attempt as u8);
-            let taken = lock(&self.ports).take(now.mono, bind.family, bind.want, &bind.user, chance);
-            let taken = taken.ok_or(BindError::NoPort)?;
+            let (taken, waiting) = lock(&self.ports).take(now, bind, chance).ok_or(BindError::NoPort)?;
             let address = SocketAddr::new(taken.address.local, taken.port);
-            match open(address) {
+            match waiting.map_or_else(|| self.open(address, bind.want, &mut open), Ok) {
                 Ok(socket) => {
                     claim.port = Some((taken, bind.protocol));
                     self.set_home(address, bind.protocol, Some(Home { worker, relay: bind.relay }));
                     return Ok((claim, taken, socket));
                 }
                 Err(error) => {
-                    lock(&self.ports).give_back(now.mono, taken);
+                    lock(&self.ports).ports.give_back(now.mono, taken);
                     self.cancel(bind.want);
                     match error.raw_os_error() {
                         Some(libc::EADDRINUSE | libc::EACCES) => {} // another program's port: try the next
@@ -218,21 +261,39 @@ impl Ledger {
         Err(BindError::NoPort)
     }
 
+    /// Makes the socket of a port, and of the one above where a token stands for that.
+    fn open(
+        &self,
+        address: SocketAddr,
+        want: Want,
+        open: &mut impl FnMut(SocketAddr, Purpose) -> io::Result<S>,
+    ) -> io::Result<S> {
+        let socket = open(address, Purpose::Relay)?;
+        if let Want::Pair(token) = want {
+            let above = SocketAddr::new(address.ip(), address.port().wrapping_add(1));
+            let waiting = open(above, Purpose::Hold)?;
+            lock(&self.ports).promised.insert(token, waiting);
+        }
+        Ok(socket)
+    }
+
     /// Gives back the second port of a pair whose first could not be used.
     pub(super) fn cancel(&self, want: Want) {
         if let Want::Pair(token) = want {
-            lock(&self.ports).cancel(token);
+            let mut held = lock(&self.ports);
+            held.promised.remove(&token);
+            held.ports.cancel(token);
         }
     }
 
     /// Books a connection from `from`; `None` when its network, or all together, have as many as permitted.
-    pub(super) fn connect(self: &Arc<Self>, from: IpAddr, limit: u32) -> Option<Admission> {
+    pub(super) fn connect(self: &Arc<Self>, from: IpAddr, limit: u32) -> Option<Admission<S>> {
         let mut admission = self.connect_unnamed()?;
         admission.name(from, limit).then_some(admission)
     }
 
     /// Books a connection that a proxy makes for somebody; `None` when all together have as many as permitted.
-    pub(super) fn connect_unnamed(self: &Arc<Self>) -> Option<Admission> {
+    pub(super) fn connect_unnamed(self: &Arc<Self>) -> Option<Admission<S>> {
         let mut connections = lock(&self.connections);
         if connections.all >= self.max_connections {
             return None;
@@ -256,7 +317,7 @@ impl Ledger {
         self.bandwidth.charge(now, rate, amount)
     }
 
-    fn admit(self: &Arc<Self>, limits: &Limits, user: &str) -> Result<Claim, BindError> {
+    fn admit(self: &Arc<Self>, limits: &Limits, user: &str) -> Result<Claim<S>, BindError> {
         let mut accounts = lock(&self.accounts);
         if limits.allocations != 0 && accounts.allocations >= limits.allocations {
             return Err(BindError::Quota);
@@ -282,7 +343,7 @@ impl Ledger {
     }
 }
 
-impl Claim {
+impl<S> Claim<S> {
     /// The relay address as clients and peers know it.
     pub(super) fn told(&self) -> Option<SocketAddr> {
         self.port.map(|(port, _)| SocketAddr::new(port.address.external, port.port))
@@ -296,7 +357,7 @@ impl Claim {
     }
 }
 
-impl Admission {
+impl<S> Admission<S> {
     /// Counts the connection for the network of `from`; `false` when that has `limit` already.
     pub(super) fn name(&mut self, from: IpAddr, limit: u32) -> bool {
         let network = match from {
@@ -325,11 +386,11 @@ impl Admission {
     }
 }
 
-impl Drop for Claim {
+impl<S> Drop for Claim<S> {
     fn drop(&mut self) {
         if let Some((port, protocol)) = self.port {
             self.ledger.set_home(SocketAddr::new(port.address.local, port.port), protocol, None);
-            lock(&self.ledger.ports).give_back(crate::net::clock::now().mono, port);
+            lock(&self.ledger.ports).ports.give_back(crate::net::clock::now().mono, port);
         }
         let Some(user) = &self.user else { return };
         let mut accounts = lock(&self.ledger.accounts);
@@ -338,7 +399,7 @@ impl Drop for Claim {
     }
 }
 
-impl Drop for Admission {
+impl<S> Drop for Admission<S> {
     fn drop(&mut self) {
         let mut connections = lock(&self.ledger.connections);
         connections.all = connections.all.saturating_sub(1);
@@ -364,4 +425,55 @@ fn decrement<K: std::hash::Hash + Eq + std::borrow::Borrow<Q>, Q: std::hash::Has
 /// The books are right after every statement, so a panic elsewhere does not spoil them.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::{UnixSeconds, seconds};
+    use crate::wire::stun::Family;
+    use std::net::Ipv4Addr;
+
+    const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const TOKEN: Token = [9; 8];
+
+    fn bind(want: Want) -> Bind {
+        let relay = RelayId { index: 0, generation: 0 };
+        let (family, protocol) = (Family::V4, Protocol::Udp);
+        Bind { relay, family, also: None, protocol, want, user: "alice".into(), chance: [7; 32] }
+    }
+
+    #[test]
+    fn a_socket_waits_on_the_second_port_of_a_pair_and_is_closed_when_nobody_comes() {
+        let ledger = Arc::new(Ledger::new(&[RelayAddress { local: HOST, external: HOST }], 2..=3, 4, 1));
+        let socket = Arc::new(());
+        let at = |mono| Now { mono, unix: UnixSeconds(0) };
+        let open = |_, _| Ok(Arc::clone(&socket));
+        let now = Instant(0);
+        let pair = ledger.claim(at(now), &Limits::default(), &bind(Want::Pair(TOKEN)), 0, open).unwrap();
+        // One is held here, one by the allocation, one waits.
+        assert_eq!((Arc::strong_count(&socket), ledger.ports().used), (3, 2));
+        ledger.end_reservations(at(now + seconds(29)));
+        assert_eq!((Arc::strong_count(&socket), ledger.ports().used), (3, 2));
+        ledger.end_reservations(at(now + seconds(30)));
+        assert_eq!((Arc::strong_count(&socket), ledger.ports().used), (2, 1));
+        let late = ledger.claim(at(now + seconds(30)), &Limits::default(), &bind(Want::Reserved(TOKEN)), 0, open);
+        assert_eq!(late.unwrap_err(), BindError::NoPort);
+        drop(pair);
+        assert_eq!((Arc::strong_count(&socket), ledger.ports().used), (1, 0));
+    }
+
+    #[test]
+    fn a_pair_whose_second_port_another_program_has_leaves_nothing_behind() {
+        let ledger = Arc::new(Ledger::new(&[RelayAddress { local: HOST, external: HOST }], 2..=3, 4, 1));
+        let socket = Arc::new(());
+        let now = Now { mono: Instant(0), unix: UnixSeconds(0) };
+        let open = |_, purpose| match purpose {
+            Purpose::Relay => Ok(Arc::clone(&socket)),
+            Purpose::Hold => Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
+        };
+        let pair = ledger.claim(now, &Limits::default(), &bind(Want::Pair(TOKEN)), 0, open);
+        assert_eq!(pair.unwrap_err(), BindError::NoPort);
+        assert_eq!((Arc::strong_count(&socket), ledger.ports().used), (1, 0));
+    }
 }

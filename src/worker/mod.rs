@@ -157,6 +157,11 @@ impl Handle {
         self.ledger.ports()
     }
 
+    /// Gives back the relay ports that were held for clients who have not come in time.
+    pub fn end_reservations(&self, now: Now) {
+        self.ledger.end_reservations(now);
+    }
+
     /// What the system can do for the packets.
     pub fn abilities(&self) -> Abilities {
         self.abilities

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::conns::ConnId;
-use super::ledger::Claim;
+use super::ledger::{Claim, Purpose};
 use super::peers::PeerId;
 use crate::net::poll::{Interest, Poll};
 use crate::net::tcp;
@@ -336,12 +336,16 @@ impl RelaySocket {
     pub(super) fn open(
         protocol: Protocol,
         address: SocketAddr,
+        purpose: Purpose,
         freebind: bool,
         abilities: Abilities,
     ) -> io::Result<Self> {
         Ok(match protocol {
             Protocol::Udp => {
                 let socket = udp::relay(address, freebind)?;
+                if purpose == Purpose::Hold {
+                    udp::deafen(socket.as_fd());
+                }
                 if abilities.receives_trains {
                     udp::receive_trains(socket.as_fd())?;
                 }
@@ -353,6 +357,14 @@ impl RelaySocket {
                 Self::Connections(tcp::listen(address, freebind)?)
             }
         })
+    }
+
+    /// Hears peers from now on, where it was made to hold its port. What they sent before was for nobody.
+    pub(super) fn begin(&self) -> io::Result<()> {
+        match self {
+            Self::Datagrams { socket, .. } => udp::undeafen(socket.as_fd()),
+            Self::Connections(_) => Ok(()),
+        }
     }
 }
 
@@ -566,7 +578,7 @@ mod tests {
     fn a_relay_address_shares_no_port_with_a_listener() {
         let listener = tcp::listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false).unwrap();
         let taken = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
-        let error = RelaySocket::open(Protocol::Tcp, taken, false, Abilities::probe()).unwrap_err();
+        let error = RelaySocket::open(Protocol::Tcp, taken, Purpose::Relay, false, Abilities::probe()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 }

@@ -1,9 +1,10 @@
 //! Relay ports: a small range, and others who sit in it.
 
-use crate::caller::Caller;
-use crate::server::{Server, Setup, free_ports};
-use std::net::{Ipv4Addr, UdpSocket};
-use turnserver::wire::codes::ErrorCode;
+use crate::caller::{Caller, Data, Peer};
+use crate::server::{Server, Setup, free_ports, until};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use turnserver::client::Success;
+use turnserver::wire::codes::{Attribute, ErrorCode, Method};
 
 fn with_ports(first: u16, count: u16) -> Server {
     let relay_lines = format!("ports = \"{first}-{}\"", first + count - 1);
@@ -46,4 +47,63 @@ fn a_port_that_another_program_has_is_passed_over() {
     assert_eq!(server.metric("turnserver_relay_ports{state=\"used\"}"), 2.0);
     drop(taken);
     callers[2].allocate().expect("the ports that the other program gave back");
+}
+
+/// An Allocate for UDP with one more attribute.
+fn asks(caller: &mut Caller, attribute: Attribute, value: &[u8]) -> Result<Success, ErrorCode> {
+    caller.ask(|client| {
+        client.request(Method::ALLOCATE, |request| {
+            request.bytes(Attribute::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+            request.bytes(attribute, value);
+        })
+    })
+}
+
+/// Allocates an even port, and has the one above held back for the token that is returned with the address.
+fn pair(caller: &mut Caller) -> (SocketAddr, [u8; 8]) {
+    let success = asks(caller, Attribute::EVEN_PORT, &[0x80]).expect("a pair of ports");
+    (success.relayed.expect("an address"), success.token.expect("a token"))
+}
+
+#[test]
+fn l22_a_port_held_back_is_no_other_program_s_and_whoever_shows_the_token_has_it() {
+    let first = (free_ports(3) + 1) & !1;
+    // The token comes to either worker.
+    let relay_lines = format!("ports = \"{first}-{}\"", first + 1);
+    let server = Server::start_with(&Setup { relay_lines, workers: 2, ..Setup::default() });
+    for _ in 0..8 {
+        let (mut even, mut odd, peer) = (Caller::udp(server.address()), Caller::udp(server.address()), Peer::new());
+        let (relay, token) = pair(&mut even);
+        assert_eq!(relay.port(), first);
+        let above = SocketAddr::new(relay.ip(), first + 1);
+        assert!(UdpSocket::bind(above).is_err(), "the port is held back, and another program has it");
+        // It is nobody's yet, and what comes to it is for nobody.
+        peer.says(above, b"too early");
+        let success = asks(&mut odd, Attribute::RESERVATION_TOKEN, &token).expect("the port above");
+        assert_eq!(success.relayed, Some(above));
+        odd.permit(peer.address()).expect("a permission");
+        peer.says(above, b"in time");
+        assert_eq!(odd.data(), Data::From(peer.address(), b"in time".to_vec()));
+        even.release();
+        odd.release();
+    }
+    until("all are given back", || server.metric("turnserver_relay_ports{state=\"used\"}") == 0.0);
+}
+
+#[test]
+fn l22_a_pair_of_ports_is_two_that_no_other_program_has() {
+    let first = (free_ports(5) + 1) & !1;
+    let taken = UdpSocket::bind((Ipv4Addr::LOCALHOST, first + 1)).expect("a free port");
+    let server = with_ports(first, 4);
+    for _ in 0..4 {
+        let mut caller = Caller::udp(server.address());
+        let (relay, token) = pair(&mut caller);
+        assert_eq!(relay.port(), first + 2);
+        assert_eq!(server.metric("turnserver_relay_ports{state=\"used\"}"), 2.0);
+        let mut other = Caller::udp(server.address());
+        asks(&mut other, Attribute::RESERVATION_TOKEN, &token).expect("the port above");
+        caller.release();
+        other.release();
+    }
+    drop(taken);
 }
