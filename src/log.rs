@@ -2,7 +2,7 @@
 //!
 //! Text from the network is escaped in every form, so that no record can forge a second line or steer a terminal.
 //! Lines go through a bounded queue to a thread of their own: whoever logs never waits for whoever reads, and a reader
-//! that is gone or asleep costs lines, never the server. Spans are not shown; every record carries its own fields.
+//! that is gone or asleep costs lines, never the server. That thread gives way to those that relay. Spans are not shown; every record carries its own fields.
 //! Of what goes wrong, ten lines a second of one kind are written and the others counted: a flood of packets is no flood
 //! of lines. What happened to an allocation (level `info`) is a record, of which none is left out.
 #![forbid(unsafe_code)]
@@ -13,7 +13,7 @@ use core::fmt::{self, Write as _};
 use serde_json::Value;
 use std::io::{self, IsTerminal as _};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tracing::callsite::Identifier;
@@ -63,7 +63,8 @@ impl Drop for Guard {
 }
 
 const FAREWELL: Duration = seconds(1); // for a reader that still reads; another has lost interest
-const QUEUE_MAX: usize = 1024; // lines
+const QUEUE_MAX: usize = 8192; // lines: a crowd of allocations that end together
+const PAGE: usize = 64 << 10; // bytes written at once, and the longest line more
 const ALIKE_MAX: u32 = 10; // lines of one kind in a second: enough to see what it is, too few to fill a disk
 const SECOND: Duration = seconds(1);
 
@@ -104,37 +105,55 @@ impl Queue {
 }
 
 fn write_all(mut sink: impl io::Write, form: Form, waiting: &Receiver<Entry>, lost: &AtomicU64, crowds: &Crowds) {
-    let mut is_quiet = true;
+    crate::net::give_way();
+    let (mut is_quiet, mut page) = (true, Vec::new());
     loop {
         // What is left out comes within a second of a line of its kind, so one look a second after the last line finds
         // it all, and a log in which nothing happens wakes nobody.
-        let entry = match is_quiet {
+        let mut next = match is_quiet {
             true => waiting.recv().map_err(|_| RecvTimeoutError::Disconnected),
             false => waiting.recv_timeout(SECOND),
         };
-        is_quiet = entry.is_err();
-        let is_last = matches!(entry, Ok(Entry::Flush(_)) | Err(RecvTimeoutError::Disconnected));
+        is_quiet = next.is_err();
+        // Whatever waits is written at once: a line costs far less than a write.
+        while let Ok(Entry::Line(line)) = next {
+            page.extend_from_slice(&line);
+            if page.len() >= PAGE {
+                next = Err(RecvTimeoutError::Timeout);
+                break;
+            }
+            next = waiting.try_recv().map_err(|error| match error {
+                TryRecvError::Empty => RecvTimeoutError::Timeout,
+                TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+            });
+        }
+        let is_last = matches!(next, Ok(Entry::Flush(_)) | Err(RecvTimeoutError::Disconnected));
         for (event, count) in crowds.take(now(), is_last) {
             let message = "more like this were left out";
             let fields = vec![("message", message.into()), ("event", event.into()), ("left_out", count.into())];
-            let _gone = writeln!(sink, "{}", form.line(&time(), tracing::Level::WARN, module_path!(), fields));
+            page.extend_from_slice(said(form, fields).as_bytes());
         }
-        // A line that cannot be written has nowhere else to go.
-        let _gone = match entry {
-            Ok(Entry::Line(line)) => sink.write_all(&line),
-            Ok(Entry::Flush(done)) => {
-                let _nobody_waits = done.try_send(());
-                Ok(())
-            }
-            Err(RecvTimeoutError::Timeout) => Ok(()),
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
         let lost = lost.swap(0, Relaxed);
         if lost > 0 {
             let fields = vec![("message", "lines of the log were lost".into()), ("lines", lost.into())];
-            let _gone = writeln!(sink, "{}", form.line(&time(), tracing::Level::WARN, module_path!(), fields));
+            page.extend_from_slice(said(form, fields).as_bytes());
+        }
+        // A page that cannot be written has nowhere else to go.
+        let _gone = sink.write_all(&page);
+        page.clear();
+        match next {
+            Ok(Entry::Flush(done)) => {
+                let _nobody_waits = done.try_send(());
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+            Ok(Entry::Line(_)) | Err(RecvTimeoutError::Timeout) => {}
         }
     }
+}
+
+/// A line in which the log warns about itself.
+fn said(form: Form, fields: Vec<(&'static str, Value)>) -> String {
+    form.line(&time(), tracing::Level::WARN, module_path!(), fields) + "\n"
 }
 
 /// What is said too often to be said each time. A kind is a place in the source that logs, so there are no more of them
@@ -429,10 +448,10 @@ mod tests {
 
     #[test]
     fn a_reader_that_is_gone_costs_lines_and_nothing_else() {
-        struct Gone(Arc<Mutex<u32>>);
+        struct Gone(Arc<Mutex<usize>>);
         impl io::Write for Gone {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                *self.0.lock().unwrap() += 1;
+            fn write(&mut self, page: &[u8]) -> io::Result<usize> {
+                *self.0.lock().unwrap() += page.split_inclusive(|byte| *byte == b'\n').count();
                 Err(io::ErrorKind::BrokenPipe.into())
             }
             fn flush(&mut self) -> io::Result<()> {

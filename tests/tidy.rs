@@ -21,7 +21,7 @@ const MAY_NAME: &[(&str, u8, &[&str])] = &[
     ("load", 3, &["client", "wire", "net", "time"]),
     ("worker", 3, &["turn", "wire", "net", "kernel", "time", "sync"]),
     ("control", 3, &["worker", "config", "turn", "wire", "net", "time"]),
-    ("log", 4, &["config", "time"]),
+    ("log", 4, &["config", "net", "time"]),
     ("cli", 4, &["log", "control", "worker", "load", "net", "kernel", "config", "client", "turn", "wire", "time"]),
 ];
 /// The crate's root, and the parts of the program that hold no law: they name what they like.
@@ -193,7 +193,7 @@ fn unsafe_lives_in_net_and_kernel_alone() {
 
 /// Places with `unsafe` in each file that has any. The figures go down, or a reviewer has seen why one goes up.
 const UNSAFE_PLACES: &[(&str, usize)] =
-    &[("net/clock.rs", 1), ("net/cmsg.rs", 12), ("net/mod.rs", 4), ("net/poll.rs", 10), ("net/udp.rs", 12)];
+    &[("net/clock.rs", 1), ("net/cmsg.rs", 12), ("net/mod.rs", 5), ("net/poll.rs", 10), ("net/udp.rs", 12)];
 
 #[test]
 fn unsafe_grows_in_no_file_and_every_block_says_what_it_promises() {
