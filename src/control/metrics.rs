@@ -48,6 +48,12 @@ impl Sources {
         open.map(Counter::get).fold(0, u64::wrapping_add)
     }
 
+    /// Allocations and client connections there have ever been, of all workers.
+    pub fn begun(&self) -> u64 {
+        let of = |tally: &Arc<Tally>| tally.allocations_total.get().wrapping_add(tally.connections_total.get());
+        self.tallies.iter().map(of).fold(0, u64::wrapping_add)
+    }
+
     /// What all workers have relayed.
     pub fn relayed(&self) -> Relayed {
         let sum = |way: fn(&Tally) -> &Flow| {

@@ -272,7 +272,8 @@ impl Server {
                 _ = glance.tick() => {
                     self.app.note_relayed();
                     self.handle.end_reservations(clock::now());
-                    if self.ebb.has_come(self.app.live_allocations() + self.app.open_connections()) {
+                    let live = self.app.live_allocations() + self.app.open_connections();
+                    if self.ebb.has_come(live, self.app.begun()) {
                         net::give_memory_back();
                     }
                     if self.secret_file.has_changed() {

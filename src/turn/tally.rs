@@ -159,6 +159,8 @@ pub struct Tally {
     pub limited_quota: Counter,
     /// Open client connections, by [`Transport::ALL`] (UDP has none).
     pub connections: [Counter; Transport::ALL.len()],
+    /// Client connections there have ever been.
+    pub connections_total: Counter,
 }
 
 impl Tally {

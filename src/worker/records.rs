@@ -231,6 +231,7 @@ impl Worker {
             self.end_allocation_of(tuple);
         } else {
             self.tally.connections[Transport::Dtls as usize].add(1);
+            self.tally.connections_total.add(1);
         }
     }
 

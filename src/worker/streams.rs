@@ -50,7 +50,10 @@ impl Worker {
             let accepted = Accepted { stream, tuple, session, opening, admission };
             let token = |id| Token::Conn(id).into();
             match self.conns.add(&self.poll, token, accepted, self.now.mono) {
-                Ok(_) => self.tally.connections[transport as usize].add(1),
+                Ok(_) => {
+                    self.tally.connections[transport as usize].add(1);
+                    self.tally.connections_total.add(1);
+                }
                 Err(error) => tracing::warn!(client = %from, %error, "a TCP client cannot be watched"),
             }
         }

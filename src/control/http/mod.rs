@@ -191,6 +191,11 @@ impl App {
         self.sources.open_connections()
     }
 
+    /// Allocations and client connections there have ever been.
+    pub fn begun(&self) -> u64 {
+        self.sources.begun()
+    }
+
     /// Lets a request pass whose key grants `needed`. A wrong key is counted against the address it came from.
     fn admit(&self, client: Client, key: Result<Option<Presented>, Denied>, needed: Scope) -> Result<(), Problem> {
         let verdict = key.and_then(|key| self.settings().keys.check(key.as_ref(), needed));
