@@ -298,7 +298,7 @@ fn parcels_beyond_the_bound_are_refused_and_a_box_that_was_emptied_has_room_agai
     loom::model(|| {
         let mailbox = Arc::new(Mailbox::new().unwrap());
         let parcel = || {
-            let from = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
+            let from = SocketAddr::from(([127, 0, 0, 1], 9));
             let to = RelayId { index: 0, generation: 0 };
             Parcel { packets: vec![Enclosed { to, from, marks: Marks::default(), len: 0 }], bytes: Vec::new() }
         };
