@@ -193,7 +193,7 @@ fn unsafe_lives_in_net_and_kernel_alone() {
 
 /// Places with `unsafe` in each file that has any. The figures go down, or a reviewer has seen why one goes up.
 const UNSAFE_PLACES: &[(&str, usize)] =
-    &[("net/clock.rs", 1), ("net/cmsg.rs", 12), ("net/mod.rs", 5), ("net/poll.rs", 10), ("net/udp.rs", 12)];
+    &[("net/clock.rs", 1), ("net/cmsg.rs", 12), ("net/mod.rs", 5), ("net/poll.rs", 10), ("net/udp.rs", 11)];
 
 #[test]
 fn unsafe_grows_in_no_file_and_every_block_says_what_it_promises() {

@@ -46,6 +46,30 @@ pub fn listen(address: SocketAddr, freebind: bool) -> io::Result<OwnedFd> {
 
 /// Opens a relay socket; nobody shares its port. ICMP errors that come back wait for [`errors`].
 pub fn relay(address: SocketAddr, freebind: bool) -> io::Result<OwnedFd> {
+    let socket = to_relay(address, freebind)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Opens a socket that holds a port for [`relay_on_held`] and hears next to nothing.
+pub fn hold(address: SocketAddr, freebind: bool) -> io::Result<OwnedFd> {
+    let socket = open(address, freebind)?;
+    set_buffers(&socket, 0);
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Opens a relay socket on a port that a socket of [`hold`] has. Once that is closed nobody shares it.
+pub fn relay_on_held(address: SocketAddr, freebind: bool) -> io::Result<OwnedFd> {
+    let socket = to_relay(address, freebind)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.set_reuse_port(false)?;
+    Ok(socket.into())
+}
+
+fn to_relay(address: SocketAddr, freebind: bool) -> io::Result<Socket> {
     let socket = open(address, freebind)?;
     set_buffers(&socket, RELAY_BUFFER);
     let (level, option) = match address {
@@ -53,24 +77,7 @@ pub fn relay(address: SocketAddr, freebind: bool) -> io::Result<OwnedFd> {
         SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
     };
     set_option(socket.as_raw_fd(), level, option, 1)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
-}
-
-/// Makes a relay socket deaf: connected to itself it hears nobody, and holds its port. Best effort, because an address
-/// that no interface has yet may have no way to itself.
-pub fn deafen(socket: BorrowedFd<'_>) {
-    let socket = socket2::SockRef::from(&socket);
-    let _ = socket.local_addr().and_then(|address| socket.connect(&address));
-}
-
-/// Lets a deaf relay socket hear everybody. It stays bound where it is.
-pub fn undeafen(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let nobody = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
-    let size = size_of_val(&nobody) as libc::socklen_t;
-    // SAFETY: `nobody` is a valid sockaddr of the size told.
-    let result = unsafe { libc::connect(socket.as_raw_fd(), &raw const nobody, size) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    Ok(socket)
 }
 
 /// Whether another program has this address. A shared port hides that from [`listen`].

@@ -8,7 +8,6 @@ use super::{SLOTS, Worker};
 use crate::net::poll::Interest;
 use crate::net::tcp;
 use crate::turn::peers::Destination;
-use crate::turn::ports::Want;
 use crate::turn::refusal::Ended;
 use crate::turn::tally::Transport;
 use crate::turn::{Bind, BindError, Bound, Effect, Input, Path, Protocol, RelayId, Session, StreamId, Verdict};
@@ -103,8 +102,7 @@ impl Worker {
         };
         let family = Family::of(port.address.local);
         let token = Token::Relay(bind.relay, family).into();
-        let has_begun = !matches!(bind.want, Want::Reserved(_)) || socket.begin().is_ok();
-        if !has_begun || self.poll.add(socket.as_fd(), token, Interest::Read).is_err() {
+        if self.poll.add(socket.as_fd(), token, Interest::Read).is_err() {
             self.ledger.cancel(bind.want);
             return Err(BindError::NoResources);
         }

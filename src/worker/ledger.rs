@@ -4,7 +4,7 @@
 //! Locks are taken when an allocation or a connection begins or ends, never per packet; a packet reads one number
 //! ([`Ledger::home`]) and only when it goes between two of our own relay ports. Every claim gives itself back; the
 //! second port of a pair belongs to a token by then, and [`Ledger::cancel`] gives that back. Its socket waits here, so
-//! that no other program has the port when the token is shown; whichever worker the token comes to takes it.
+//! that no other program has the port when the token is shown; it is closed once the one that relays is there.
 #![forbid(unsafe_code)]
 
 use super::sockets::RelaySocket;
@@ -40,7 +40,7 @@ pub(super) struct Ledger<S = RelaySocket> {
 #[derive(Debug)]
 struct HeldPorts<S> {
     ports: Ports,
-    /// Sockets that wait for the one who shows the token.
+    /// Sockets that hold their port for whoever shows the token.
     promised: HashMap<Token, S>,
 }
 
@@ -148,6 +148,8 @@ pub(super) enum Purpose {
     Relay,
     /// To hold a port for whoever shows the token.
     Hold,
+    /// To relay on a port that another one holds.
+    TakeOver,
 }
 
 /// Ports tried for one allocation when other programs sit in the range.
@@ -236,7 +238,11 @@ impl<S> Ledger<S> {
             chance[0] = chance[0].wrapping_add(attempt as u8);
             let (taken, waiting) = lock(&self.ports).take(now, bind, chance).ok_or(BindError::NoPort)?;
             let address = SocketAddr::new(taken.address.local, taken.port);
-            match waiting.map_or_else(|| self.open(address, bind.want, &mut open), Ok) {
+            let opened = match waiting {
+                Some(_holds) => open(address, Purpose::TakeOver),
+                None => self.open(address, bind.want, &mut open),
+            };
+            match opened {
                 Ok(socket) => {
                     claim.port = Some((taken, bind.protocol));
                     self.set_home(address, bind.protocol, Some(Home { worker, relay: bind.relay }));
@@ -469,7 +475,7 @@ mod tests {
         let socket = Arc::new(());
         let now = Now { mono: Instant(0), unix: UnixSeconds(0) };
         let open = |_, purpose| match purpose {
-            Purpose::Relay => Ok(Arc::clone(&socket)),
+            Purpose::Relay | Purpose::TakeOver => Ok(Arc::clone(&socket)),
             Purpose::Hold => Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
         };
         let pair = ledger.claim(now, &Limits::default(), &bind(Want::Pair(TOKEN)), 0, open);

@@ -342,10 +342,11 @@ impl RelaySocket {
     ) -> io::Result<Self> {
         Ok(match protocol {
             Protocol::Udp => {
-                let socket = udp::relay(address, freebind)?;
-                if purpose == Purpose::Hold {
-                    udp::deafen(socket.as_fd());
-                }
+                let socket = match purpose {
+                    Purpose::Relay => udp::relay(address, freebind)?,
+                    Purpose::Hold => udp::hold(address, freebind)?,
+                    Purpose::TakeOver => udp::relay_on_held(address, freebind)?,
+                };
                 if abilities.receives_trains {
                     udp::receive_trains(socket.as_fd())?;
                 }
@@ -357,14 +358,6 @@ impl RelaySocket {
                 Self::Connections(tcp::listen(address, freebind)?)
             }
         })
-    }
-
-    /// Hears peers from now on, where it was made to hold its port. What they sent before was for nobody.
-    pub(super) fn begin(&self) -> io::Result<()> {
-        match self {
-            Self::Datagrams { socket, .. } => udp::undeafen(socket.as_fd()),
-            Self::Connections(_) => Ok(()),
-        }
     }
 }
 
