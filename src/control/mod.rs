@@ -39,7 +39,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch as channel};
-use tokio::time::interval;
+use tokio::time::{MissedTickBehavior, interval};
 use watch::Watch;
 use zeroize::Zeroizing;
 
@@ -253,6 +253,8 @@ impl Server {
     /// Returns when a signal asks for the end, or when it has come by itself.
     async fn watch_over(&mut self, signals: &mut Signals, mut orders: mpsc::Receiver<Order>) -> Result<(), ServeError> {
         let mut glance = interval(self.manager.heartbeat().map_or(GLANCE, |due| due.min(GLANCE)));
+        // After a pause of the whole process one look is enough; two at once would find that nobody has answered the first.
+        glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut was_alive = true;
         loop {
             tokio::select! {

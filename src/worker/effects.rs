@@ -14,7 +14,7 @@ use crate::turn::{Bind, BindError, Bound, Effect, Input, Path, Protocol, RelayId
 use crate::wire::stun::Family;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd as _};
 
 impl Worker {
     /// Does what the effects ask for. A socket that was wanted changes the verdict: its answer is due now.
@@ -95,7 +95,13 @@ impl Worker {
 
     fn bind_one(&mut self, bind: &Bind, is_counted: bool) -> Result<Bound, BindError> {
         let (freebind, abilities) = (self.freebind, self.abilities);
-        let open = |address, purpose| RelaySocket::open(bind.protocol, address, purpose, freebind, abilities);
+        let open = |address, purpose| {
+            let socket = RelaySocket::open(bind.protocol, address, purpose, freebind, abilities)?;
+            match self.ledger.may_relay(socket.as_fd().as_raw_fd()) {
+                true => Ok(socket),
+                false => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+            }
+        };
         let (claim, port, socket) = match is_counted {
             true => self.ledger.claim(self.now, &self.policy.limits, bind, self.place(), open)?,
             false => self.ledger.claim_second(self.now, bind, self.place(), open)?,

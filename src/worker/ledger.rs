@@ -21,6 +21,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::os::fd::RawFd;
 use std::sync::{Arc, PoisonError};
 
 /// The shared books of a server, whose relay sockets are `S`.
@@ -32,6 +33,8 @@ pub(super) struct Ledger<S = RelaySocket> {
     /// Connections of all networks together: half of the open files, so that relay sockets always find some. Half of
     /// them may go on to the web server behind us, and take a second file each.
     max_connections: u64,
+    /// Descriptors from this number on are no relay socket's: they are for those who ask how the server is.
+    spare_files: u64,
     live: Vec<LivePorts>,
     bandwidth: SharedBucket,
     strangers: Arc<Strangers>,
@@ -152,6 +155,9 @@ pub(super) enum Purpose {
     TakeOver,
 }
 
+/// Files that no relay socket takes, where so many are an eighth of all or less.
+const SPARE_FILES: u64 = 64;
+
 /// Ports tried for one allocation when other programs sit in the range.
 const ATTEMPTS: usize = 16;
 
@@ -173,6 +179,7 @@ impl<S> Ledger<S> {
             accounts: Mutex::default(),
             connections: Mutex::default(),
             max_connections: files / 2,
+            spare_files: files - (files / 8).min(SPARE_FILES),
             live,
             bandwidth: SharedBucket::default(),
             strangers: Arc::new(Strangers::new(seed)),
@@ -187,6 +194,12 @@ impl<S> Ledger<S> {
     /// Which allocation lives on this relay port and relays by this protocol.
     pub(super) fn home(&self, local: SocketAddr, protocol: Protocol) -> Option<Home> {
         Home::unpack(self.place(local, protocol)?.load(Ordering::Acquire))
+    }
+
+    /// Whether a relay socket may have this descriptor. The system gives the lowest that is free, so when it is a high one
+    /// there are few left.
+    pub(super) fn may_relay(&self, descriptor: RawFd) -> bool {
+        u64::try_from(descriptor).is_ok_and(|descriptor| descriptor < self.spare_files)
     }
 
     /// How the relay ports are used now.

@@ -41,8 +41,12 @@ fn without_descriptors_calls_go_on_newcomers_are_refused_and_nothing_spins() {
         assert!(others.len() < 64, "descriptors never ran out");
     };
     assert_eq!(refused, ErrorCode::INSUFFICIENT_CAPACITY);
+    // Whoever asks how the server is learns it: the last descriptors are no allocation's.
+    assert_eq!(server.request("GET", "/healthz", "").map(|(code, _)| code), Some(200));
+    assert!(server.metric("turnserver_allocation_failures_total{code=\"508\"}") >= 1.0);
 
     // Each door has somebody waiting whom nobody can let in.
+    let _crowd: Vec<_> = (0..8).map(|_| std::net::TcpStream::connect(server.address())).collect();
     let mut waiting = Caller::tcp(server.address());
     let request = waiting.client.binding();
     waiting.says(&request);
