@@ -24,7 +24,6 @@ impl Worker {
         match verdict {
             Verdict::Nothing => {}
             Verdict::Dropped(why) => self.tally.count_drop(why),
-            Verdict::ToPeer { .. } if !self.may_spend(slot, true) => {}
             Verdict::ToClient(_) if !self.may_spend(slot, is_data) => {}
             Verdict::ToPeer { relay, peer, destination } => self.deliver_to_peer(slot, relay, peer, destination),
             Verdict::ToClient(path) => self.deliver_to_client(slot, path, is_data),
@@ -37,7 +36,12 @@ impl Worker {
         if let Destination::OwnRelay { local, .. } = destination
             && let Some(home) = self.ledger.home(local, Protocol::Udp)
         {
+            // It spends the server's bandwidth once, on its way out: half of what was spent here would be for packets that
+            // find none left there.
             self.hand_to_relay(slot, relay, local, home);
+            return;
+        }
+        if !self.may_spend(slot, true) {
             return;
         }
         match self.reachable(peer, destination, Protocol::Udp) {

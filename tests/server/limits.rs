@@ -1,6 +1,6 @@
 //! Quotas, budgets and bandwidth, as they are kept over several workers and both transports.
 
-use crate::caller::{CHANNEL, Caller, Peer};
+use crate::caller::{CHANNEL, Caller, Data, Peer};
 use crate::server::{SECRET, Server, Setup, until};
 use turnserver::client::Client;
 use turnserver::turn::credential::{self, Secret};
@@ -106,6 +106,21 @@ fn t14_x04_what_exceeds_an_allocations_bandwidth_is_dropped_and_its_refresh_is_n
 #[test]
 fn what_exceeds_the_servers_bandwidth_is_dropped_and_a_refresh_is_not() {
     a_flood_is_dropped("bandwidth = \"80 kbit/s\"");
+}
+
+#[test]
+fn from_relay_to_relay_a_packet_spends_the_servers_bandwidth_once() {
+    // A second's worth is ten packets.
+    let server = limited("bandwidth = \"80 kbit/s\"");
+    let [mut one, mut other] = [(); 2].map(|()| Caller::udp(server.address()));
+    let [from, to] = [&mut one, &mut other].map(|caller| caller.allocate().expect("an allocation"));
+    one.bind(CHANNEL, to).expect("a channel");
+    other.bind(CHANNEL, from).expect("a channel");
+    for at in 0..8u8 {
+        one.sends_on(CHANNEL, &[at; 1000]);
+        assert_eq!(other.data(), Data::On(CHANNEL, vec![at; 1000]));
+    }
+    assert_eq!(server.metric("turnserver_dropped_packets_total{reason=\"bandwidth\"}"), 0.0);
 }
 
 fn a_flood_is_dropped(limits: &str) {
