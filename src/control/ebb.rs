@@ -5,8 +5,9 @@
 
 use std::mem;
 
-/// Allocations and connections below which their memory is not worth the trouble: a megabyte, or ten of TLS.
-const FEW: u64 = 1000;
+/// Allocations and connections below which their memory is not worth the trouble: ten megabytes, if each was a connection
+/// that read slowly.
+const FEW: u64 = 32;
 
 /// How many allocations and connections there were.
 #[derive(Debug, Default)]
@@ -41,7 +42,7 @@ mod tests {
     fn the_ebb_comes_when_half_are_gone_and_once_for_each_half() {
         let mut ebb = Ebb::default();
         let (mut begun, mut before) = (0, 0);
-        let seen = [0, 10_000, 6000, 5000, 4000, 2500, 20, 0, 900, 0].map(|live: u64| {
+        let seen = [0, 10_000, 6000, 5000, 4000, 2500, 20, 0, 31, 0].map(|live: u64| {
             begun += live.saturating_sub(before);
             before = live;
             ebb.has_come(live, begun)
@@ -53,7 +54,7 @@ mod tests {
     fn a_crowd_that_nobody_saw_leaves_an_ebb_behind_once() {
         let mut ebb = Ebb::default();
         let seen =
-            [(10, 10), (10, 909), (10, 2000), (10, 2000), (2000, 4000)].map(|(live, begun)| ebb.has_come(live, begun));
+            [(10, 10), (10, 31), (10, 2000), (10, 2000), (2000, 4000)].map(|(live, begun)| ebb.has_come(live, begun));
         assert_eq!(seen, [false, false, true, false, false]);
     }
 }
