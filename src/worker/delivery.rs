@@ -75,9 +75,11 @@ impl Worker {
         }
     }
 
-    fn deliver_to_client(&mut self, slot: usize, path: Path, is_data: bool) {
+    pub(super) fn deliver_to_client(&mut self, slot: usize, path: Path, is_data: bool) {
         let (worker, index) = sockets::link_parts(path.link);
-        if path.tuple.transport == Transport::Udp {
+        // An answer about an allocation that has moved goes the way that its route has gone: the client may ask again as
+        // soon as it has it, and its worker has to know by then where the allocation is.
+        if path.tuple.transport == Transport::Udp && (is_data || worker == self.place()) {
             let Some((listener, is_wildcard)) = self.listener(index, path.tuple.server) else { return };
             let source = is_wildcard.then(|| path.tuple.server.ip());
             self.outbox.push_to_client(listener, slot, path.tuple.client, source);

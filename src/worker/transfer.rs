@@ -8,7 +8,7 @@
 use super::Worker;
 use super::mailbox::{Command, Parcel};
 use super::peers::Owner;
-use super::sockets::{self, Token};
+use super::sockets;
 use crate::turn::refusal::Dropped;
 use crate::turn::tally::Transport;
 use crate::turn::{Input, Path};
@@ -156,17 +156,8 @@ impl Worker {
 
     /// A packet of another worker's allocation for a client of this worker.
     fn deliver_here(&mut self, path: Path, bytes: &[u8], is_data: bool) {
-        if path.tuple.transport == Transport::Dtls {
-            let slot = self.filled(bytes);
-            self.seal(slot, &path);
-            return;
-        }
-        let (_, index) = sockets::link_parts(path.link);
-        match self.conns.push(&self.poll, |id| Token::Conn(id).into(), index, &path.tuple, bytes, is_data) {
-            Ok(true) => {}
-            Ok(false) => self.tally.count_drop(Dropped::SlowClient),
-            Err(_) => self.broken.extend(self.conns.id(index)),
-        }
+        let slot = self.filled(bytes);
+        self.deliver_to_client(slot, path, is_data);
     }
 
     /// A peer's connection that joins a client's of this worker.

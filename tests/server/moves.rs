@@ -58,3 +58,21 @@ fn a_path_that_an_allocation_has_moved_to_serves_the_next_one_as_well() {
         away.release();
     }
 }
+
+#[test]
+fn m05_whoever_has_heard_that_it_moved_is_known_on_its_new_path() {
+    // Few of these would find the other worker without the news; one is enough to end a call.
+    const MOVES: usize = 100;
+    let setup = Setup { workers: 2, auth_lines: "mobility = true", ..Setup::default() };
+    let server = Server::start_with(&setup);
+    let mut caller = challenged(Caller::udp(server.address()));
+    let asked = with_ticket(&mut caller.client, Method::ALLOCATE, &[]);
+    let mut ticket = ticket_of(&mut caller, &asked);
+    for _ in 0..MOVES {
+        let mut moved = challenged(Caller::udp(server.address()));
+        let asked = with_ticket(&mut moved.client, Method::REFRESH, &ticket);
+        ticket = ticket_of(&mut moved, &asked);
+        moved.permit(PEER).expect("a permission at once");
+    }
+    assert_eq!(server.metric_sum("turnserver_allocations{"), 1.0);
+}
