@@ -309,6 +309,11 @@ fn what_cannot_work_is_said_at_once() {
     }
     refused(&run(&nobody, &[&STATIC[..], &["--size", "8"]].concat()), 2, &["--size", "16 bytes"]);
     refused(&run(&nobody, &[&STATIC[..], &["--clients", "3", "--peer", "same-server"]].concat()), 2, &["even"]);
+    for words in
+        [["--size", "160"], ["--direction", "up"], ["--mode", "send"], ["--peer", "127.0.0.1"], ["--peers", "2"]]
+    {
+        refused(&run(&nobody, &[&["--kind", "binding"], &words[..]].concat()), 2, &[words[0], "--kind relay"]);
+    }
     if skip::has("prlimit") {
         let mut few = Command::new("prlimit");
         few.args(["--nofile=100", env!("CARGO_BIN_EXE_turnserver"), "load", &nobody]).args(STATIC);
@@ -333,6 +338,18 @@ fn a_signal_ends_the_load_and_not_its_report() {
         assert!(told["received"].as_u64() > Some(0));
         assert!(server.metric_sum("turnserver_allocations{") < 1.0, "all are released");
     }
+}
+
+#[test]
+fn a_server_that_ends_while_one_only_listens_is_told() {
+    let server = Server::start_with(&setup());
+    let mut command = command(&uri(&server), &[&STATIC[..], &["--direction", "down", "--seconds", "2"]].concat());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("packets are relayed", || {
+        server.metric_sum("turnserver_relayed_packets_total{direction=\"to_client\"") > 0.0
+    });
+    server.signal("KILL");
+    refused(&child.wait_with_output().unwrap(), 1, &["allocations could be released", "has ended"]);
 }
 
 #[test]

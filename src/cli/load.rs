@@ -35,9 +35,9 @@ pub(super) struct LoadArgs {
     /// How many clients there are, each with an allocation of its own
     #[arg(long, value_name = "N", default_value_t = 100)]
     clients: usize,
-    /// Bytes of payload in each packet
-    #[arg(long, value_name = "BYTES", default_value_t = 160)]
-    size: usize,
+    /// Bytes of payload in each packet [default: 160]
+    #[arg(long, value_name = "BYTES")]
+    size: Option<usize>,
     /// Packets a second and client [default: as many as come out at the far end]
     #[arg(long, value_name = "PPS")]
     rate: Option<u32>,
@@ -47,19 +47,19 @@ pub(super) struct LoadArgs {
     /// End after so many packets or requests
     #[arg(long, value_name = "N")]
     packets: Option<u64>,
-    /// Client to peer, peer to client, or there and back
-    #[arg(long, value_enum, default_value = "up")]
-    direction: DirectionArg,
-    /// ChannelData, or Send and Data indications
-    #[arg(long, value_enum, default_value = "channel")]
-    mode: ModeArg,
+    /// Client to peer, peer to client, or there and back [default: up]
+    #[arg(long, value_enum)]
+    direction: Option<DirectionArg>,
+    /// ChannelData, or Send and Data indications [default: channel]
+    #[arg(long, value_enum)]
+    mode: Option<ModeArg>,
     /// Where the peers are: an address of this host, or same-server for relay to relay [default: the address that
     /// reaches the server]
     #[arg(long, value_name = "ADDRESS")]
     peer: Option<PeerArg>,
-    /// Sockets of the peers, for each thread
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    peers: usize,
+    /// Sockets of the peers, for each thread [default: 1]
+    #[arg(long, value_name = "N")]
+    peers: Option<usize>,
     /// Packets or requests of one client under way without --rate [default: 128 divided by the clients]
     #[arg(long, value_name = "N")]
     window: Option<usize>,
@@ -171,33 +171,44 @@ fn plan(config: Option<PathBuf>, args: &LoadArgs) -> Result<Plan, Failure> {
         KindArg::Allocate => Kind::Allocate,
         KindArg::Refresh => Kind::Refresh,
     };
+    let of_relay = [
+        ("--size", args.size.is_some()),
+        ("--direction", args.direction.is_some()),
+        ("--mode", args.mode.is_some()),
+        ("--peer", args.peer.is_some()),
+        ("--peers", args.peers.is_some()),
+    ];
+    if let Some((name, _)) = of_relay.iter().find(|(_, is_given)| *is_given && kind != Kind::Relay) {
+        return Err(Failure::Wrong(format!("{name} is for --kind relay: the other kinds have no packets for peers")));
+    }
     let (username, password) =
         if kind.allocates() { credential(config, args, lasts)? } else { (String::new(), Zeroizing::default()) };
+    let usual = Plan::new(server, &username, "");
     Ok(Plan {
         transport: transport(*way, host, args)?,
         password,
         kind,
         clients: args.clients,
         threads: args.threads,
-        size: args.size,
+        size: args.size.unwrap_or(usual.size),
         rate: args.rate,
         window: args.window,
         lasts,
         packets: args.packets,
-        direction: match args.direction {
+        direction: args.direction.map_or(usual.direction, |direction| match direction {
             DirectionArg::Up => Direction::Up,
             DirectionArg::Down => Direction::Down,
             DirectionArg::Echo => Direction::Echo,
-        },
-        mode: match args.mode {
+        }),
+        mode: args.mode.map_or(usual.mode, |mode| match mode {
             ModeArg::Channel => Mode::Channel,
             ModeArg::Send => Mode::Send,
-        },
+        }),
         peer: args.peer.map_or(Peer::Auto, |peer| peer.0),
-        peers: args.peers,
+        peers: args.peers.unwrap_or(usual.peers),
         trains: matches!(args.gso, Switch::On),
         server_pid: args.server_pid,
-        ..Plan::new(server, &username, "")
+        ..usual
     })
 }
 

@@ -118,6 +118,15 @@ impl Failure {
             ),
         })
     }
+
+    /// A load after which no allocation could be released: to whoever only listens, a server that has ended is a silent one.
+    pub(super) fn nobody_released(plan: &Plan, unreleased: usize) -> Self {
+        let server = plan.server;
+        Self::Failed(format!(
+            "not one of {unreleased} allocations could be released: {server} has ended, or no longer answers us, and what \
+             was measured is worth nothing"
+        ))
+    }
 }
 
 /// A method as the RFCs write it.

@@ -235,6 +235,9 @@ impl Crew<'_> {
             return Err(Failure::nothing_arrived(plan, tally.sent, engine::peer_address(plan)?));
         }
         let (server, generator) = cost?;
+        if unreleased > 0 && unreleased == made.1 && !self.is_interrupted {
+            return Err(Failure::nobody_released(plan, unreleased));
+        }
         Ok(report(plan, &tally, self.is_interrupted, (made.1, made.0.since(began), unreleased), server, generator))
     }
 
