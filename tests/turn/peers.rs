@@ -130,6 +130,11 @@ fn class_3_our_own_ports_are_no_peers_and_no_rule_makes_them_so() {
         assert_eq!(peers.vet(at("20.0.0.1:80")).is_some(), is_opened);
         assert!(!peers.is_own_service(at("20.0.0.1:80")));
         assert!(!peers.is_own_service(at("8.8.8.8:3478")));
+        assert!(
+            !peers.is_own_service(at("8.8.8.8:5349")),
+            "a stranger's port has the number of one that is open on all addresses"
+        );
+        assert!(!peers.is_own_service(at("20.0.0.2:3478")), "the other address, where nobody listens on that port");
     }
 }
 

@@ -18,6 +18,7 @@ fn nothing_that_holds_a_secret_shows_it_and_the_same_secret_is_the_same() {
     assert_ne!(short, long);
     let name = OpaqueString::new("alice").expect("a name");
     assert_eq!(name, OpaqueString::new("alice").expect("a name"));
+    assert_ne!(name, OpaqueString::new("alicf").expect("a name"));
     let minted = credential::mint(&secret, Some(&name), ':', seconds(60), Turn::new().now.unix);
     for shown in [format!("{secret:?}"), format!("{short:?} {long:?}"), format!("{name:?}"), format!("{minted:?}")] {
         let is_told = ["north", "[7", minted.password.as_str()].into_iter().any(|secret| shown.contains(secret));
