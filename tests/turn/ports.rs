@@ -3,7 +3,7 @@
 use crate::support::*;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
-use turnserver::time::Instant;
+use turnserver::time::{Duration, Instant};
 use turnserver::turn::peers::RelayAddress;
 use turnserver::turn::ports::{Claim, Ports, Want};
 use turnserver::turn::tally::Transport;
@@ -60,6 +60,22 @@ fn a_port_just_released_rests_while_others_are_free() {
     others.into_iter().for_each(|claim| ports.give_back(now, claim));
     now += seconds(30);
     assert!(take(&mut ports, now, Want::Any, "alice", 103).is_some());
+}
+
+#[test]
+fn a_port_whose_rest_is_over_is_drawn_like_any_other() {
+    let drawn_again = |after: Duration| {
+        let draws_it = |chance: &u8| {
+            let mut ports = Ports::new(&[ADDRESS], 50_000..=50_001);
+            let released = take(&mut ports, Instant(0), Want::Any, "alice", 0).expect("both are free");
+            ports.give_back(Instant(0), released);
+            take(&mut ports, Instant(0) + after, Want::Any, "alice", *chance).map(|claim| claim.port)
+                == Some(released.port)
+        };
+        (0..64).filter(draws_it).count()
+    };
+    assert_eq!(drawn_again(seconds(30) - Duration::from_nanos(1)), 0);
+    assert!((16..48).contains(&drawn_again(seconds(30))));
 }
 
 #[test]
