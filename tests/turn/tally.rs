@@ -73,3 +73,13 @@ fn a_stream_pads_and_a_secure_transport_hides() {
     assert_eq!(of(Transport::is_stream), [false, true, true, false]);
     assert_eq!(of(Transport::is_secure), [false, false, true, true]);
 }
+
+#[test]
+fn drops_are_counted_as_many_as_there_were() {
+    let tally = Tally::default();
+    for count in [3, 0, 4] {
+        tally.count_drops(Dropped::ReceiveBuffer, count);
+    }
+    tally.count_drop(Dropped::ReceiveBuffer);
+    assert_eq!(tally.dropped[Dropped::ReceiveBuffer as usize].get(), 8);
+}
