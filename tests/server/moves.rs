@@ -61,7 +61,7 @@ fn a_path_that_an_allocation_has_moved_to_serves_the_next_one_as_well() {
 
 #[test]
 fn m05_whoever_has_heard_that_it_moved_is_known_on_its_new_path() {
-    // Few of these would find the other worker without the news; one is enough to end a call.
+    // Where the answer can overtake the news, about one request in a hundred does; one is enough to end a call.
     const MOVES: usize = 100;
     let setup = Setup { workers: 2, auth_lines: "mobility = true", ..Setup::default() };
     let server = Server::start_with(&setup);
